@@ -105,19 +105,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def _log(self, run: str, id: str) -> str:
         """What a pod wrote, by its name or by the id of its node."""
-        api, state = self.api, None
+        api, state, task = self.api, None, ""
         if workflow := api.workflows.get(run):
             node = workflow.pod(id)
-            state = node.state if node else None
+            state, task = (node.state, node.name.split(".")[-2].removesuffix("(0)")) if node else (None, "")
         elif run in api.runs:
             state = _recorded_state(api.runs[run], id)
-        node, is_node = _node_of(id)
-        if not api.logs or state is None or api.pod_logs.get(node) == GONE or (is_node and not api.logs_by_node):
+        pod, is_node = _node_of(id)
+        log = api.pod_logs.get(pod) or api.pod_logs.get(task)
+        if not api.logs or state is None or log == GONE or (is_node and not api.logs_by_node):
             message = f"Failed to read run log: pod {id} not found"
             if api.log_errors_are_ok:
                 return json.dumps({"error_message": message, "error_details": message})
             raise Refused(500, message)
-        return api.pod_logs.get(node) or api.log.format(pod=node, state=state)
+        return log or api.log.format(pod=pod, state=state)
 
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Any:
         api, how = self.api, self.command
