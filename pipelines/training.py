@@ -64,8 +64,8 @@ def training_pipeline(
                 from pipelines import packed
 
                 configs = {f"{name}_config": settings[name] for name in ("decide", "promote")}
-                made_of = {"teacher": teacher.outputs["teacher"], "features": features.outputs["features"]}
-                step(packed.conclude, **candidate, **made_of, **configs)
+                ingredients = {"teacher": teacher.outputs["teacher"], "features": features.outputs["features"]}
+                step(packed.conclude, **candidate, **ingredients, **configs)
                 return
             verdict = step(decide, **candidate, teacher=teacher.outputs["teacher"])
             with dsl.If(verdict.outputs["Output"] == "promote", name="gates-met"):

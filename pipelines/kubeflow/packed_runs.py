@@ -1,7 +1,7 @@
 """The steps of a run that share a pod (pipelines/packed.py): told apart, with the verdict of the last one.
 
 The API knows the task that they share. What each of them did stands in its ledger entry, in the run's folder where that
-is mounted here, else in the log of the pod.
+can be read here, else in the log of the pod.
 """
 
 from __future__ import annotations

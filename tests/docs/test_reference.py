@@ -33,7 +33,7 @@ def test_nothing_is_left_out() -> None:
     assert "| `decide.confidence` | `float`, > 0, < 1 | `0.95` |" in page
     assert "| `cluster.small.memory` | `str`, matches" in page
     assert '| `"2Gi"` | Memory allowed; a step that needs more is killed. |' in page
-    assert "| `StaleEvidence` | `RegistryError` | 1 |" in page
+    assert "| `StaleEvidence` | `RegistryError` | 4 |" in page
     assert "### POST /v1/rank" in page
     assert "| events | `known_at` | timestamp[us, tz=UTC] | required |" in page
 
