@@ -17,7 +17,7 @@ from typing import Any
 from pipelines.overrides import change
 from pipelines.recipe import Recipe, run_context, step_settings
 from pipelines.runs.runner import RunHandle, Runner, run
-from pipelines.training import build_pipeline, task_factory
+from pipelines.training import build_pipeline, exit_handler, first_tasks, task_factory
 from rankline.runtime.current_user import current_user
 
 
@@ -28,24 +28,18 @@ def features_pipeline(
 
     ``cluster`` and ``schedule`` mean what they do for the training pipeline; there is no verdict.
     """
-    from kfp import dsl
-
     from components.featurize.component import featurize
-    from components.ingest.component import ingest
     from components.promote.component import materialize
-    from components.resolve_inputs.component import resolve_inputs
-    from components.summary.component import summary
-    from components.validate.component import validate
 
     settings = step_settings(recipe, workspace)
     step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="features")
 
+    is_packed = cluster and recipe.cluster.pack
+
     def define_tasks(scheduled: dict[str, Any]) -> None:
-        with dsl.ExitHandler(step(summary), name="steps"):
-            inputs = step(resolve_inputs, data=settings["ingest"])
-            raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
-            clean = step(validate, raw=raw.outputs["raw"])
-            feature_set = step(featurize, clean=clean.outputs["clean"])
+        with exit_handler(step, is_packed=is_packed):
+            _, clean = first_tasks(step, settings, scheduled, is_packed=is_packed)
+            feature_set = step(featurize, clean=clean)
             step(materialize, features=feature_set.outputs["features"], config=settings["promote"])
 
     name, description = f"rankline-{recipe.name}-features", f"Newer rows of the features of: {recipe.description}"

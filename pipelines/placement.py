@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipelines.quantities import CPU, MEMORY, cpu_text, memory_text, parse_quantity, portable_memory
-from pipelines.steps import row_of_task
+from pipelines.steps import PACKED_TASKS, row_of_task
 from rankline.contracts import FrozenModel
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ class ClusterConfig(FrozenModel):
         {}, description="Environment variable -> the `secret/key` that it is read from (MLflow, storage…)."
     )
     images: Images = Field(Images(), description="Images pinned by digest.")
+    pack: bool = Field(
+        False,
+        description="Run resolve_inputs, ingest and validate in one pod, and decide and promote in another: the run is "
+        "shorter.",
+    )
 
     small: Resources = Field(
         Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0),
@@ -115,7 +120,7 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
 
     step = task.component_spec.name.removeprefix("comp-") if task.component_spec else task.name
     spec = row_of_task(step)
-    size: Resources = getattr(config, spec.size)
+    size = _size(config, step)
     if image := getattr(config.images, spec.image):
         task.set_container_image(image)
     task.set_cpu_request(size.requests["cpu"]).set_cpu_limit(size.cpu)
@@ -136,3 +141,20 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
     if attempts and size.retries:
         task.set_retry(num_retries=size.retries, backoff_duration="30s", backoff_factor=2.0)
     return task.set_caching_options(False)
+
+
+def _size(config: ClusterConfig, task: str) -> Resources:
+    """What a task may use: several steps in one pod as much as the largest of them, and the time of all."""
+    sizes: list[Resources] = [getattr(config, row_of_task(each).size) for each in PACKED_TASKS.get(task, (task,))]
+
+    def largest(resource: str) -> dict[str, str]:
+        limits = [getattr(size, resource) for size in sizes]
+        requests = [size.requests[resource] for size in sizes]
+        return {
+            resource: max(limits, key=parse_quantity),
+            f"{resource}_request": max(requests, key=parse_quantity),
+        }
+
+    values = {**largest("cpu"), **largest("memory"), "timeout_s": sum(size.timeout_s for size in sizes)}
+    own: Resources = getattr(config, row_of_task(task).size)
+    return own.model_copy(update=values)

@@ -131,6 +131,13 @@ STEPS: dict[str, StepRow] = {
 # on a cluster a verdict that no step follows is the task of its name having run
 VERDICT_TASKS: dict[str, Outcome] = {outcome.task: outcome for outcome in Outcome if outcome.task}
 VERDICT_TASK = StepRow(image="data", size="small", cached=False)
+# with `cluster.pack` these tasks do the work of several steps in one pod (pipelines/packed.py); the row has the setting
+# of their size, of which place() takes at least as much as each of the steps needs
+PACKED_TASKS: dict[str, tuple[str, ...]] = {
+    "prepare": ("resolve_inputs", "ingest", "validate"),
+    "conclude": ("decide", "promote"),
+}
+PACKED_TASK = StepRow(image="data", size="data", cached=False)
 
 CACHED_TRAINING_STEPS = tuple(step for step in FLOWS["train"] if STEPS[step].cached)
 STANDALONE_STEPS = {name: spec for name, spec in STEPS.items() if spec.command}
@@ -138,6 +145,8 @@ STANDALONE_STEPS = {name: spec for name, spec in STEPS.items() if spec.command}
 
 def row_of_task(name: str) -> StepRow:
     """The row of a task or a component's function; Kubeflow writes names with hyphens."""
+    if name in PACKED_TASKS:
+        return PACKED_TASK
     return VERDICT_TASK if name.replace("_", "-") in VERDICT_TASKS else STEPS[name.replace("-", "_")]
 
 

@@ -9,6 +9,7 @@ Kubeflow's own cache is off.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,8 @@ def training_pipeline(
 
     On a ``cluster`` failed steps are retried, and a refusal is an empty task of that name, because the API of a cluster
     lists the tasks that ran and not what they returned; where models are reviewed, `pending` is one, too. Then the only
-    verdict without a task of its own is that the candidate serves already. With a ``schedule`` (a ScheduledWindow) the
+    verdict without a task of its own is that the candidate serves already. With `cluster.pack` the small steps at both
+    ends share a pod each, and there are no branches. With a ``schedule`` (a ScheduledWindow) the
     pipeline takes the scheduled time as a parameter, and the data window ends there.
     """
     from kfp import dsl
@@ -36,22 +38,17 @@ def training_pipeline(
     from components.export.component import export
     from components.featurize.component import featurize
     from components.finetune.component import finetune
-    from components.ingest.component import ingest
     from components.promote.component import decide, pending, promote, refused
-    from components.resolve_inputs.component import resolve_inputs
-    from components.summary.component import summary
-    from components.validate.component import validate
 
     settings = step_settings(recipe, workspace)
     step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="train")
+    is_packed = cluster and recipe.cluster.pack
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
-        with dsl.ExitHandler(step(summary), name="steps"):
-            inputs = step(resolve_inputs, data=settings["ingest"])
-            raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
-            clean = step(validate, raw=raw.outputs["raw"])
-            features = step(featurize, clean=clean.outputs["clean"])
-            teacher = step(finetune, features=features.outputs["features"], champion=inputs.outputs["champion"])
+        with exit_handler(step, is_packed=is_packed):
+            champion, clean = first_tasks(step, settings, scheduled, is_packed=is_packed)
+            features = step(featurize, clean=clean)
+            teacher = step(finetune, features=features.outputs["features"], champion=champion)
             student = step(distill, features=features.outputs["features"], teacher=teacher.outputs["teacher"])
             bundle = step(export, features=features.outputs["features"], student=student.outputs["student"])
             report = step(
@@ -60,22 +57,20 @@ def training_pipeline(
                 features=features.outputs["features"],
                 teacher=teacher.outputs["teacher"],
                 student=student.outputs["student"],
-                champion=inputs.outputs["champion"],
+                champion=champion,
             )
-            verdict = step(
-                decide,
-                bundle=bundle.outputs["bundle"],
-                evaluation=report.outputs["report"],
-                teacher=teacher.outputs["teacher"],
-            )
+            candidate = {"bundle": bundle.outputs["bundle"], "evaluation": report.outputs["report"]}
+            if is_packed:
+                from pipelines import packed
+
+                configs = {f"{name}_config": settings[name] for name in ("decide", "promote")}
+                ingredients = {"teacher": teacher.outputs["teacher"], "features": features.outputs["features"]}
+                step(packed.conclude, **candidate, **ingredients, **configs)
+                return
+            verdict = step(decide, **candidate, teacher=teacher.outputs["teacher"])
             with dsl.If(verdict.outputs["Output"] == "promote", name="gates-met"):
-                step(
-                    promote,
-                    bundle=bundle.outputs["bundle"],
-                    evaluation=report.outputs["report"],
-                    verdict=verdict.outputs["verdict"],
-                    features=features.outputs["features"],
-                )
+                outputs = {"verdict": verdict.outputs["verdict"], "features": features.outputs["features"]}
+                step(promote, **candidate, **outputs)
             outcomes = [refused, *([pending] if recipe.decide.mode == "review" else [])] if cluster else []
             for outcome in outcomes:
                 with dsl.If(verdict.outputs["Output"] == outcome.name, name=outcome.name):
@@ -84,6 +79,35 @@ def training_pipeline(
     return build_pipeline(
         define_tasks, name=f"rankline-{recipe.name}", description=recipe.description, scheduled=bool(schedule)
     )
+
+
+def exit_handler(step: Callable[..., Any], *, is_packed: bool) -> contextlib.AbstractContextManager[Any]:
+    """The group of a flow's steps, with the summary after it; packed into few pods, the last step writes it."""
+    from kfp import dsl
+
+    from components.summary.component import summary
+
+    return contextlib.nullcontext() if is_packed else dsl.ExitHandler(step(summary), name="steps")
+
+
+def first_tasks(
+    step: Callable[..., Any], settings: dict[str, Any], scheduled: dict[str, Any], *, is_packed: bool
+) -> tuple[Any, Any]:
+    """The tasks from the source to clean tables, or the one they are packed into; returns champion and tables."""
+    from components.ingest.component import ingest
+    from components.resolve_inputs.component import resolve_inputs
+    from components.validate.component import validate
+
+    if is_packed:
+        from pipelines import packed
+
+        configs = {f"{name}_config": settings[name] for name in ("ingest", "validate")}
+        prepared = step(packed.prepare, **configs, prices=settings["summary"], **scheduled)
+        return prepared.outputs["Output"], prepared.outputs["clean"]
+    inputs = step(resolve_inputs, data=settings["ingest"])
+    raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
+    clean = step(validate, raw=raw.outputs["raw"])
+    return inputs.outputs["champion"], clean.outputs["clean"]
 
 
 def build_pipeline(
@@ -125,7 +149,7 @@ def task_factory(
         name = component.component_spec.name
         config = settings.get(name)
         arguments: dict[str, Any] = {"config": config} if config is not None else {}
-        if cluster and name == "resolve-inputs":
+        if cluster and name in ("resolve-inputs", "prepare"):
             recipe_values = replace_in_strings(as_dict(recipe), WORKSPACE_PLACEHOLDER, workspace)
             arguments["recipe"] = json.dumps(recipe_values, sort_keys=True)
         task = component(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **arguments, **values)

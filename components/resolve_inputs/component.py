@@ -15,12 +15,11 @@ def resolve_inputs(data: dict, run: dict, job: str, recipe: str = "") -> NamedTu
     from typing import NamedTuple
 
     from components.resolve_inputs.config import ResolveInputsConfig
-    from components.resolve_inputs.step import resolve_inputs, write_recipe
+    from components.resolve_inputs.step import resolve_inputs
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
-    write_recipe(context.folder, recipe)
     result = run_step(
         StepSpec(
             name="resolve_inputs",
@@ -32,6 +31,7 @@ def resolve_inputs(data: dict, run: dict, job: str, recipe: str = "") -> NamedTu
                 "workspace": context.workspace,
                 "repository": context.repository,
                 "catalogue": run["catalogue"],
+                "recipe": (context.folder, recipe) if recipe else None,
             },
             reuse=False,
         ),

@@ -1,7 +1,8 @@
 """resolve_inputs: what a run works on, found out anew in every run.
 
-Reads the source and the model registry. Writes nothing, except for the registry's champion.json if that lags behind
-the events. Later steps take the results as arguments and run again when these have changed.
+Reads the source and the model registry. Writes recipe.json of a cluster's run, as the command that starts a run does on
+one machine, and the registry's champion.json if that lags behind the events. Later steps take the results as arguments
+and run again when these have changed.
 """
 
 import json
@@ -21,12 +22,14 @@ def resolve_inputs(
     catalogue: str,
     config: ResolveInputsConfig,
     repository: str = "",
+    recipe: tuple[Path, str] | None = None,
     progress: Progress = Progress(),
     repair_cache: bool = True,
 ) -> dict[str, str]:
     """The digest of the source, and the champion's model id (empty if there is none yet).
 
-    Without ``repair_cache`` not even champion.json is written.
+    ``recipe`` is the run's folder and the recipe, as JSON, to write there. Without ``repair_cache`` not even
+    champion.json is written.
 
     Raises:
         SourceError: the source is missing, empty or unreadable.
@@ -35,6 +38,9 @@ def resolve_inputs(
     from rankline.registry.model_registry import ModelRegistry
 
     progress.phase("resolving inputs")
+    if recipe is not None:
+        folder, text = recipe
+        write_json(folder / "recipe.json", json.loads(text))
     source_digest = sources.source_digest(config)
     models = ModelRegistry(repository or workspace / "repository", repair_cache=repair_cache)
     champion = models.champion()
@@ -51,9 +57,3 @@ def resolve_inputs(
             ),
         )
     return {"source_digest": source_digest, "champion": champion}
-
-
-def write_recipe(folder: Path, recipe: str) -> None:
-    """Write what a run of a cluster runs into its folder, as the command that starts a run does on one machine."""
-    if recipe:
-        write_json(folder / "recipe.json", json.loads(recipe))

@@ -18,7 +18,7 @@ from pipelines.kubeflow.cluster_schedule import ClusterSchedule, firing_record, 
 from pipelines.kubeflow.limits import check_limits
 from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.recurring_runs import list_runs
-from pipelines.kubeflow.run_summary import summarize_run
+from pipelines.kubeflow.run_report import summarize_listed_runs
 from pipelines.kubeflow.runs import RunWatch
 from pipelines.kubeflow.scheduled_workflows import unstored_run
 from pipelines.kubeflow.triggers import backfill_scheduled_at, trigger_of
@@ -81,7 +81,7 @@ class ClusterBackfill:
     def _begin(self, scheduled_at: datetime, previous: Any) -> None:
         """Start or join the run of a fire time, or record why it does not run."""
         run = previous and self.cluster.client.get_run(previous.run_id)
-        summary = summarize_run(self.cluster, run) if run else None
+        summary = summarize_listed_runs(self.cluster, [run])[0] if run else None
         active = summary is not None and summary["outcome"] == Outcome.RUNNING
         when = scheduled_at.isoformat()
         if summary and active and backfill_scheduled_at(run):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.kubeflow.triggers import unix_seconds
-from pipelines.steps import STEPS, VERDICT_TASKS
+from pipelines.steps import PACKED_TASKS, STEPS, VERDICT_TASKS
 from rankline.runtime.steps import EARLIER_NAMES
 
 EXECUTOR = "executor"
@@ -30,11 +30,17 @@ class StepPod:
 
     step: str
     node_id: str  # WORKFLOW-NUMBER
+    parts: tuple[str, ...] = ()  # the steps that share the pod, if several do
 
     def pod_name(self, *, retries: bool) -> str:
         """The name of the pod: Kubeflow runs a task that has ``retries`` from another template."""
         workflow, _, number = self.node_id.rpartition("-")
         return f"{workflow}-{'retry-' if retries else ''}system-container-impl-{number}"
+
+    @property
+    def log_names(self) -> tuple[str, ...]:
+        """The names that its log may have at the API server: those of a pod, and for an archived log its node's id."""
+        return self.pod_name(retries=True), self.pod_name(retries=False), self.node_id
 
 
 def tasks_of(run: Any) -> list[Any]:
@@ -42,9 +48,9 @@ def tasks_of(run: Any) -> list[Any]:
     return list((run.run_details and run.run_details.task_details) or [])
 
 
-def step_of(task: str) -> str:
-    """The step of a task."""
-    return _STEP_ALIASES.get(task, task)
+def steps_of(task: str) -> tuple[str, ...]:
+    """The steps that a task does the work of; most do that of one."""
+    return PACKED_TASKS.get(task, (_STEP_ALIASES.get(task, task),))
 
 
 def step_pods(run: Any) -> list[StepPod]:
@@ -54,8 +60,8 @@ def step_pods(run: Any) -> list[StepPod]:
     for name in sorted(nodes):
         parts = [_ATTEMPT.sub("", part) for part in name.split(".")]
         if parts[-1] == EXECUTOR and f"{name}(0)" not in nodes:
-            step = step_of(parts[-2])
-            pods.setdefault(step, []).append(StepPod(step, nodes[name]))
+            for step in steps_of(parts[-2]):
+                pods.setdefault(step, []).append(StepPod(step, nodes[name], PACKED_TASKS.get(parts[-2], ())))
     return [pod for step in (*STEPS, *VERDICT_TASKS) for pod in pods.get(step, [])]
 
 
@@ -128,6 +134,6 @@ def has_begun(pod: Any) -> bool:
 def never_began(run: Any, step: str) -> bool:
     """Whether the pod of a step waits, or failed without having run."""
     tasks = tasks_of(run)
-    own = [task for task in tasks if step_of(task.display_name or "") == step]
+    own = [task for task in tasks if step in steps_of(task.display_name or "")]
     pods = [pod for task in own if (pod := executor_of(task, tasks)) is not None]
     return bool(pods) and not any(map(has_begun, pods))

@@ -16,13 +16,13 @@ from pydantic import TypeAdapter
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import find_version, list_pipelines, paginate, pipeline_name, version_name
-from pipelines.kubeflow.run_summary import summarize_listed_run
+from pipelines.kubeflow.run_report import summarize_listed_runs
 from pipelines.package import compile_flow
 from pipelines.recipe import Recipe, as_dict
 from pipelines.runs import containers
 from pipelines.runs.plan import Libraries, Plan, PlannedStep, TotalTime
 from pipelines.runs.plan import plan as plan_local_run
-from pipelines.steps import STEPS
+from pipelines.steps import PACKED_TASKS, STEPS
 from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError
 from rankline.runtime.step_cache import ALWAYS_RUNS
@@ -101,7 +101,7 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | Non
             "whether a step ran or was reused"
         )
     run_plan = _with_cluster_times(run_plan, step_times)
-    tasks, least_s, most_s = _pods_time(run_plan, step_times)
+    tasks, least_s, most_s = _pods_time(run_plan, step_times, is_packed=recipe.cluster.pack)
     notes.append(
         f"the pods of {tasks} tasks take {least_s:.0f} to {most_s:.0f} s around the work of the steps, "
         f"{TASK_S[0]:.0f} to {TASK_S[1]:.0f} s each; that is in the total"
@@ -181,17 +181,23 @@ def _with_cluster_times(run_plan: Plan, step_times: StepTimes) -> Plan:
     return run_plan.model_copy(update={"steps": tuple(steps), "total": run_plan.total.with_steps(tuple(steps))})
 
 
-def _pods_time(run_plan: Plan, step_times: StepTimes) -> tuple[int, float, float]:
+def _pods_time(run_plan: Plan, step_times: StepTimes, *, is_packed: bool) -> tuple[int, float, float]:
     """The number of tasks, the summary's included, and the shortest and longest time that their pods take.
 
-    A time that the API gave for a step has that of the step's own pod in it.
+    A time that the API gave for a step has that of the step's own pod in it. Packed, there are fewer tasks and neither
+    a summary nor branches.
     """
-    steps = [step for step in run_plan.steps if step.state != "skipped"]
+    packed = {step: task for task, steps in PACKED_TASKS.items() if is_packed for step in steps}
     runs = {run for times in step_times.values() for _, run in times}
-    from_api = sum(bool({step.run_from, step.reuse_from} & runs) for step in steps)
-    others = len(steps) + 1 - from_api
-    drivers_s = from_api * DRIVER_S + BRANCHES_S
-    return len(steps) + 1, drivers_s + others * TASK_S[0], drivers_s + others * TASK_S[1]
+    tasks: dict[str, bool] = {}  # task -> whether its time is from the API
+    for step in run_plan.steps:
+        if step.state != "skipped":
+            task = packed.get(step.step, step.step)
+            tasks[task] = tasks.get(task, False) or bool({step.run_from, step.reuse_from} & runs)
+    count, from_api = len(tasks) + (not is_packed), sum(tasks.values())
+    drivers_s = from_api * DRIVER_S + (0.0 if is_packed else BRANCHES_S)
+    least_s, most_s = (drivers_s + (count - from_api) * each_s for each_s in TASK_S)
+    return count, least_s, most_s
 
 
 def _step_times(cluster: Cluster, recipe: Recipe) -> StepTimes:
@@ -211,8 +217,7 @@ def _step_times(cluster: Cluster, recipe: Recipe) -> StepTimes:
         and run.pipeline_version_reference.pipeline_id in ids
     ]
     times_of: dict[str, list[tuple[float, str]]] = {}
-    for run in own_runs[:MAX_RUNS]:
-        summary = summarize_listed_run(cluster, run)
+    for summary in summarize_listed_runs(cluster, own_runs[:MAX_RUNS]):
         for step in summary["steps"]:
             if step["step"] in STEPS and step["status"] == "done":
                 times_of.setdefault(step["step"], []).append((step["seconds"], summary["run"]))

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.kubeconfig import TIMEOUT_S, kubernetes_client
 from pipelines.kubeflow.run_package import size_setting
-from pipelines.steps import STEPS, row_of_task
+from pipelines.steps import StepRow
 
 RUN_LABEL, NODE_ANNOTATION = "pipeline/runid", "workflows.argoproj.io/node-id"
 _STARTING = ("ContainerCreating", "PodInitializing")  # reasons that explain nothing
@@ -120,11 +120,11 @@ def _sentence(cause: dict[str, Any]) -> str:
     return ": ".join(part for part in (cause.get("reason", ""), " ".join((cause.get("message") or "").split())) if part)
 
 
-def setting_for(step: str, reason: str) -> str:
+def setting_for(row: StepRow, reason: str) -> str:
     """The setting to look at where a step's pod waits for this reason; empty where it is none that is known."""
     if "persistentvolumeclaim" in reason.lower():
         return "cluster.volume"
-    if "Image" in reason.partition(":")[0] and step in STEPS:
-        return f"cluster.images.{row_of_task(step).image}"
+    if "Image" in reason.partition(":")[0]:
+        return f"cluster.images.{row.image}"
     names = [setting for words, setting in _SETTINGS.items() if words in reason]
-    return size_setting(step, names[0]) if names else ""
+    return size_setting(row, names[0]) if names else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.runs.folder import request_cancel
-from pipelines.steps import STEPS
+from pipelines.steps import PACKED_TASK, PACKED_TASKS, StepRow, row_of_task
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.run_summary import CANCEL
@@ -26,7 +26,11 @@ class RunPackage:
 
     def has_retries(self, step: str) -> bool:
         """Whether a failed attempt of the step is tried again."""
-        return any("retryPolicy" in task for name, task in self._tasks() if name == _task_name(step))
+        return any("retryPolicy" in task for name, task in self._tasks() if name == self._task_of(step))
+
+    def row(self, step: str) -> StepRow:
+        """The row that the pod of the step is placed by."""
+        return PACKED_TASK if self._task_of(step) in PACKED_TASKS else row_of_task(step)
 
     def memory(self, step: str) -> str:
         """The memory that the step may use, such as 8Gi."""
@@ -84,17 +88,16 @@ class RunPackage:
         for component in components:
             yield from component.get("dag", {}).get("tasks", {}).items()
 
+    def _task_of(self, step: str) -> str:
+        packed = [task for task, steps in PACKED_TASKS.items() if step in steps]
+        return packed[0] if packed and packed[0] in dict(self._tasks()) else step.replace("_", "-")
+
     def _executor(self, spec: dict[str, Any], step: str) -> dict[str, Any]:
         executors = spec.get("deploymentSpec", {}).get("executors", {})
-        executor: dict[str, Any] = executors.get(f"exec-{_task_name(step)}", {})
+        executor: dict[str, Any] = executors.get(f"exec-{self._task_of(step)}", {})
         return executor
 
 
-def _task_name(step: str) -> str:
-    return step.replace("_", "-")
-
-
-def size_setting(step: str, name: str) -> str:
+def size_setting(row: StepRow, name: str) -> str:
     """The setting of the size that a step has, such as cluster.train.memory."""
-    size = STEPS[step].size if step in STEPS else "small"
-    return f"cluster.{size}.{name}"
+    return f"cluster.{row.size}.{name}"

@@ -7,14 +7,16 @@ killed or never began, Kubernetes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.nodes import latest_pods, never_began, step_pods
+from pipelines.kubeflow.packed_runs import add_parts
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
-from pipelines.kubeflow.run_summary import kubectl_logs_command
+from pipelines.kubeflow.run_summary import add_entry, is_undecided, kubectl_logs_command, summarize_run
 from rankline.errors import EXIT_STALE
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome, has_verdict
@@ -23,7 +25,21 @@ from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS
 
 WAITS = "waits for its pod to begin"  # why a step is pending of which no more can be read
 _SIGKILL_STATUS = 137
-_ENDED = ("done", "failed", "cancelled")
+_ENDED = ("done", "reused", "failed", "cancelled")
+
+
+def summarize_listed_runs(cluster: Cluster, runs: Sequence[Any]) -> list[dict[str, Any]]:
+    """The summaries of runs from a list, which may come without tasks; ``runs`` are the latest first."""
+    summaries, readable = [], True
+    for run in runs:
+        summary = summarize_run(cluster, run)
+        if not summary["steps"] and summary["outcome"] in (Outcome.INCOMPLETE, Outcome.CANCELLED):
+            run = cluster.client.get_run(run.run_id)
+            summary = summarize_run(cluster, run)
+        if readable and is_undecided(run, summary["outcome"]):  # pods go an hour after their run
+            readable = RunReporter(cluster, run).add_parts(run, summary)
+        summaries.append(summary)
+    return summaries
 
 
 class RunReporter:
@@ -32,7 +48,12 @@ class RunReporter:
     def __init__(self, cluster: Cluster, run: Any) -> None:
         self.cluster, self.package = cluster, RunPackage(cluster, run)
         self._pods = Pods(cluster)
+        self._parts: dict[str, PodOutput] = {}  # step that shared a pod which has ended -> what it left
         self._waited: dict[str, str] = {}  # step -> why its pod waited when that could last be read
+
+    def add_parts(self, run: Any, summary: dict[str, Any]) -> bool:
+        """Give each step that shares a pod its own state; False where one cannot be known."""
+        return add_parts(self.cluster, run, summary, read_entries=lambda: self._entries(run), known=self._parts)
 
     def add_waiting(self, run: Any, summary: dict[str, Any]) -> None:
         """Add to each pending step why it waits, as far as Kubernetes says."""
@@ -50,7 +71,7 @@ class RunReporter:
         outputs = self._outputs(run, summary)
         for step in summary["steps"]:
             if result := outputs.get(step["step"], PodOutput()).result:
-                _merge(step, result)
+                add_entry(step, result)
         decision: dict[str, Any] = next(
             (step["result"] for step in summary["steps"] if step["step"] in DECIDING_STEPS), {}
         )
@@ -73,8 +94,7 @@ class RunReporter:
 
     def _outputs(self, run: Any, summary: dict[str, Any]) -> dict[str, PodOutput]:
         """What can be read of the steps that ended; where one pod's log is gone, those before it are not asked for."""
-        folder, pods = self.package.run_folder(run.run_id), latest_pods(run)
-        entries = ledger.read_entries(folder) if folder else {}
+        entries, pods = self._entries(run), latest_pods(run)
         outputs = {step: PodOutput(result=entry.model_dump(mode="json")) for step, entry in entries.items()}
         ended = [step["step"] for step in summary["steps"] if step["status"] in _ENDED and step["step"] in ALL_STEPS]
         for step in reversed(ended):
@@ -88,13 +108,19 @@ class RunReporter:
                 break
         return outputs
 
+    def _entries(self, run: Any) -> dict[str, ledger.Entry]:
+        folder = self.package.run_folder(run.run_id)
+        return ledger.read_entries(folder) if folder else {}
+
     def _failure(self, run: Any, step: str, output: PodOutput | None) -> str:
         """Why a step failed that wrote no error: it was killed, or never began."""
         status = self._statuses_by_step(run).get(step)
         killed = output is not None and output.exit_status == _SIGKILL_STATUS
         if status.out_of_memory if status and status.reason else killed:
             memory = self.package.memory(step)
-            return f"killed for memory: raise {size_setting(step, 'memory')}" + (f" ({memory})" if memory else "")
+            return f"killed for memory: raise {size_setting(self.package.row(step), 'memory')}" + (
+                f" ({memory})" if memory else ""
+            )
         reason = self._with_setting(step, status.reason) if status and status.reason else self._waited.get(step, "")
         pod = self._pod_name(run, step, status)
         if never_began(run, step) and (output is None or not output.lines):
@@ -114,14 +140,5 @@ class RunReporter:
         return {pod.step: statuses[pod.node_id] for pod in step_pods(run) if pod.node_id in statuses}
 
     def _with_setting(self, step: str, reason: str) -> str:
-        setting = setting_for(step, reason)
+        setting = setting_for(self.package.row(step), reason)
         return f"{reason} (see {setting})" if setting and setting not in reason else reason
-
-
-def _merge(step: dict[str, Any], result: dict[str, Any]) -> None:
-    """Add what the ledger has of a step to what the API has."""
-    fields = ("why", "import_s", "work_s", "core_s", "result", "error")
-    step |= {name: result[name] for name in fields if name in result}
-    step["peak_memory_mb"] = round(result.get("peak_memory_bytes", 0) / 2**20)
-    if step["status"] == "done" and result.get("status") == "reused":
-        step["status"] = "reused"

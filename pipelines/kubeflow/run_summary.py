@@ -4,7 +4,8 @@ The API gives the states of a run and, for each task, a name, states and two tim
 from the nodes of the workflow), but neither the parameters that a task returned nor any error. So the verdict is read
 off the tasks that ran: the last step of the flow (`promote`, `publish`, `materialize`), the task that is named after
 the verdict, or neither, where there was nothing to do (pipelines/training.py, pipelines/refresh.py). The name of the
-pipeline tells the flow. What the steps themselves say of a run is added by pipelines/kubeflow/run_report.py.
+pipeline tells the flow. What the steps themselves say of a run is added by pipelines/kubeflow/run_report.py: of a run
+whose steps are packed into few pods the verdict, too.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import executor_of, has_begun, latest_states, step_of, tasks_of
+from pipelines.kubeflow.nodes import executor_of, has_begun, latest_states, steps_of, tasks_of
 from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.triggers import trigger_of, unix_seconds
-from pipelines.steps import STEPS, VERDICT_TASKS
+from pipelines.steps import PACKED_TASKS, STEPS, VERDICT_TASKS
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.steps import SUMMARY_STEP, Flow
 
@@ -30,6 +31,7 @@ STEP_STATUS = {
 _FINISHED_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 # the last step of a flow, or the task of a verdict -> the outcome where it is done
 _FINAL_TASKS = {outcome.step: outcome for outcome in Outcome if outcome.step} | VERDICT_TASKS
+VERDICT_UNREAD = "It succeeded; its verdict could not be read."  # of a packed run
 _CONDITION = re.compile(r"condition-\d+")  # Kubeflow's name of a branch
 _LEDGER_FIELDS = ("work_s", "import_s", "peak_memory_mb", "core_s", "gpu_s", "cost")  # of a step; not in the API
 
@@ -50,7 +52,7 @@ def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
         "name": run.display_name,
         "outcome": outcome.value,
         "kubeflow_status": run.state or "",
-        "verdict": outcome.sentence_for(flow),
+        "verdict": VERDICT_UNREAD if is_undecided(run, outcome) else outcome.sentence_for(flow),
         "reasons": [],
         "error": error if outcome == Outcome.FAILED else "",
         "failed_step": failed["step"] if failed and outcome == Outcome.FAILED else "",
@@ -68,12 +70,10 @@ def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
     }
 
 
-def summarize_listed_run(cluster: Cluster, run: Any) -> dict[str, Any]:
-    """The summary of a run from a list, which may come without tasks."""
-    summary = summarize_run(cluster, run)
-    if not summary["steps"] and summary["outcome"] in (Outcome.INCOMPLETE, Outcome.CANCELLED):
-        return summarize_run(cluster, cluster.client.get_run(run.run_id))
-    return summary
+def is_undecided(run: Any, outcome: str) -> bool:
+    """Whether the task that gave the verdict is done, and the API alone cannot say which it was."""
+    concluded = {task.display_name for task in tasks_of(run) if task.state == "SUCCEEDED"} & PACKED_TASKS.keys()
+    return outcome == Outcome.INCOMPLETE and any("decide" in PACKED_TASKS[task] for task in concluded)
 
 
 def is_running(run: Any) -> bool:
@@ -94,6 +94,15 @@ def kubectl_logs_command(cluster: Cluster, run: str, pod: str = "") -> str:
     return f"kubectl {cluster.kubectl_namespace()} logs {which}"
 
 
+def add_entry(step: dict[str, Any], result: dict[str, Any]) -> None:
+    """Add what the ledger has of a step to what the API has."""
+    fields = ("why", "import_s", "work_s", "core_s", "result", "error")
+    step |= {name: result[name] for name in fields if name in result}
+    step["peak_memory_mb"] = round(result.get("peak_memory_bytes", 0) / 2**20)
+    if step["status"] == "done" and result.get("status") == "reused":
+        step["status"] = "reused"
+
+
 def _cancelled_s(run: Any) -> float | None:
     """When a user cancelled the run; None where nobody did since it was last started."""
     requests = [each for each in latest_states(run.state_history) if each.state == "CANCELING"]
@@ -109,7 +118,8 @@ def _outcome(run: Any, steps: list[dict[str, Any]], cancelled_s: float | None) -
         # a step that had failed by itself when the run was cancelled is what ended it
         failed_before = cancelled_s and any(step["status"] == "failed" for step in steps)
         return Outcome.CANCELLED if cancelled_s is not None and not failed_before else Outcome.FAILED
-    done = {step["step"] for step in steps if step["status"] == "done"}
+    packed = {step for task in tasks_of(run) for step in PACKED_TASKS.get(task.display_name or "", ())}
+    done = {step["step"] for step in steps if step["status"] == "done"} - packed
     final = next((outcome for task, outcome in _FINAL_TASKS.items() if task in done), None)
     return final or (_without_branch(run, done) if SUMMARY_STEP in done else Outcome.INCOMPLETE)
 
@@ -128,24 +138,27 @@ def _steps(tasks: Sequence[Any], cancelled_s: float | None) -> list[dict[str, An
     by_step: dict[str, dict[str, Any]] = {}
     for task in sorted(tasks, key=lambda each: unix_seconds(each.start_time) or float("inf")):
         name = task.display_name or ""
-        step, is_driver = step_of(name.removesuffix("-driver")), name.endswith("-driver")
-        if step not in (*STEPS, *VERDICT_TASKS):
+        names, is_driver = steps_of(name.removesuffix("-driver")), name.endswith("-driver")
+        if not set(names) <= {*STEPS, *VERDICT_TASKS}:
             continue
         status = STEP_STATUS.get(task.state, "pending")
         # a driver runs before its step; it stands for the step only until the step has started
-        if is_driver and (step in by_step or status not in ("failed", "running")):
+        if is_driver and (names[0] in by_step or status not in ("failed", "running")):
             continue
         started_s, finished_s = unix_seconds(task.start_time), unix_seconds(task.end_time)
-        by_step[step] = {
-            "step": step,
-            "status": "pending" if is_driver and status == "running" else _status(status, task, tasks, cancelled_s),
-            "why": "",
-            "seconds": round((finished_s or time.time()) - started_s, 2) if started_s else 0.0,
-            **dict.fromkeys(_LEDGER_FIELDS),
-            "result": {},
-            "paths": {},
-            "error": (task.error and task.error.message) or "",
-        }
+        seconds = round((finished_s or time.time()) - started_s, 2) if started_s else 0.0
+        status = "pending" if is_driver and status == "running" else _status(status, task, tasks, cancelled_s)
+        for step in names:  # of several in one pod the first has its time
+            by_step[step] = {
+                "step": step,
+                "status": status,
+                "why": "",
+                "seconds": seconds if step == names[0] else 0.0,
+                **dict.fromkeys(_LEDGER_FIELDS),
+                "result": {},
+                "paths": {},
+                "error": (task.error and task.error.message) or "",
+            }
     return [by_step[step] for step in (*STEPS, *VERDICT_TASKS) if step in by_step]
 
 

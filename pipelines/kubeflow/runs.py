@@ -16,11 +16,10 @@ from pipelines.kubeflow.logs import RunLogs
 from pipelines.kubeflow.model_ids import model_ids
 from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
 from pipelines.kubeflow.run_package import RunPackage, size_setting
-from pipelines.kubeflow.run_report import RunReporter
+from pipelines.kubeflow.run_report import RunReporter, summarize_listed_runs
 from pipelines.kubeflow.run_summary import (
     is_running,
     kubectl_logs_command,
-    summarize_listed_run,
     summarize_run,
 )
 from pipelines.kubeflow.scheduled_workflows import unstored_run
@@ -102,6 +101,7 @@ class RunWatch:
         summary, now_s = summarize_run(self.cluster, run), time.monotonic()
         self._reporter = self._reporter or RunReporter(self.cluster, run)
         self._last_answer_s = now_s
+        self._reporter.add_parts(run, summary)
         if summary["outcome"] == Outcome.RUNNING:
             self._reporter.add_waiting(run, summary)
             self._give_up_on_pending(summary, now_s)
@@ -121,7 +121,7 @@ class RunWatch:
         for step, since_s in self._pending_since_s.items():
             limit_s = self._reporter.package.timeout_s(step)
             if not self._gave_up and limit_s is not None and now_s - since_s > limit_s + PENDING_GRACE_S:
-                setting = f"{size_setting(step, 'timeout_s')} ({limit_s:.0f} s)"
+                setting = f"{size_setting(self._reporter.package.row(step), 'timeout_s')} ({limit_s:.0f} s)"
                 self._gave_up = f"{step} did not begin within {setting}: {pending[step]}"
                 self.cluster.client.terminate_run(self.run)
 
@@ -160,7 +160,7 @@ class ClusterRuns:
         """The latest runs of our pipelines, oldest first."""
         own_pipelines = list_pipelines(self.cluster)
         latest = self._latest(own_pipelines)
-        summaries = {run.run_id: summarize_listed_run(self.cluster, run) for run in latest}
+        summaries = {each["run"]: each for each in summarize_listed_runs(self.cluster, latest)}
         models = model_ids(self.cluster, [run for run in latest if has_verdict(summaries[run.run_id]["outcome"])])
         runs = []
         for run in reversed(latest):
@@ -174,6 +174,7 @@ class ClusterRuns:
         """The summary of a run: what the API knows, and what its steps and pods say where that can be read."""
         current = self._run(run)
         summary, reporter = summarize_run(self.cluster, current), RunReporter(self.cluster, current)
+        reporter.add_parts(current, summary)
         reporter.add_waiting(current, summary)
         reporter.add_results(current, summary)
         return summary

@@ -23,7 +23,7 @@ from pipelines.kubeflow.cluster_schedule import (
 from pipelines.kubeflow.orphans import Orphan, unlisted
 from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.recurring_runs import RecurringRun
-from pipelines.kubeflow.run_summary import summarize_listed_run
+from pipelines.kubeflow.run_report import summarize_listed_runs
 from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
 from pipelines.schedules import cron as crons
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus
@@ -122,10 +122,12 @@ class ClusterSchedules:
     def firings(self, name: str, *, limit: int = 10) -> Sequence[FiringRecord]:
         """The latest runs of a schedule, oldest first."""
         target = self._find(name)
-        return [
-            firing_record(target, summarize_listed_run(self.cluster, run), revision=revision_of(self.cluster, run))
-            for run in reversed(recurring_runs.list_runs(self.cluster, name)[:limit])
+        runs = recurring_runs.list_runs(self.cluster, name)[:limit]
+        firings = [
+            firing_record(target, summary, revision=revision_of(self.cluster, run))
+            for run, summary in zip(runs, summarize_listed_runs(self.cluster, runs))
         ]
+        return firings[::-1]
 
     def skipped(self, name: str, *, limit: int = 10) -> None:
         """Not known: a cluster does not record skipped fire times."""

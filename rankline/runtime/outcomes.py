@@ -85,7 +85,7 @@ class Outcome(StrEnum):
     def sentence_for(self, flow: str) -> str:
         """What a cluster says of a run of this flow."""
         if self is Outcome.REFUSED and flow == "refresh":
-            return "A check is not met, and what serves stays; summary.json of the run, on the volume, says which."
+            return "A check is not met, and what serves stays; summary.json of the run, in the workspace, says which."
         return self.sentence
 
     @classmethod

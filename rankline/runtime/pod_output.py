@@ -5,6 +5,8 @@ and, after its last one, its entry of the ledger as JSON. On one machine it prin
 
     rankline-step: finetune
     rankline-result: {"step": "finetune", "status": "done", "result": {…}, …}
+
+A pod that does the work of several steps prints them for each, one after the other.
 """
 
 from __future__ import annotations
@@ -70,6 +72,20 @@ def read_pod_output(log: Sequence[str]) -> PodOutput:
         elif not output.result:
             output.lines.append(line)
     return output
+
+
+def part_of_log(log: Sequence[str], step: str, *, is_first: bool) -> list[str]:
+    """The lines of one of several steps in the log of their pod; none of a step that has not begun.
+
+    What a pod wrote that stopped before its work began is of the first step.
+    """
+    begins = [number for number, line in enumerate(log) if STARTED in line]
+    if not begins:
+        return list(log) if is_first else []
+    for begin, end in zip(begins, [*begins[1:], len(log)]):
+        if log[begin].partition(STARTED)[2].strip() == step:
+            return list(log[begin:end])
+    return []
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -254,6 +254,7 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
     """
     entry = ledger.Entry(step=spec.name, status="running", started=time.time(), pid=os.getpid())
     start_time = time.monotonic()  # unlike time.time() it is never set back
+    core_s_before = _core_s()  # of the steps before it in the same pod
     guard = force_exit.ForceExit(lambda: _record_forced_exit(run, entry))
     previous: ledger.Entry | None = None
     log = step_log.log_path(run.folder, spec.name)
@@ -275,6 +276,7 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
         sys.exit(entry.error)
     finally:
         _record_usage(entry, seconds=time.monotonic() - start_time)
+        entry.core_s = _core_s() - core_s_before
         if previous is not None:
             entry.why = "; ".join(filter(None, [entry.why, ledger.begun_again(entry, previous)]))
         with contextlib.suppress(OSError):  # the disk is full even for this; the message reaches the console
@@ -290,7 +292,11 @@ def _record_usage(entry: ledger.Entry, *, seconds: float) -> None:
     entry.finished = entry.started + seconds
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     entry.peak_memory_bytes = 1024 * max(own.ru_maxrss, children.ru_maxrss)
-    entry.core_s = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _core_s() -> float:
+    """The CPU time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _record_failure(error: BaseException, spec: StepSpec, run: RunContext, entry: ledger.Entry) -> None:
@@ -345,7 +351,7 @@ def _error_message(error: BaseException, run: RunContext, step: str) -> str:
     trace = run.folder / f"{step}.traceback.txt"
     with contextlib.suppress(OSError):
         trace.write_text("".join(traceback.format_exception(error)))
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return str(
             RanklineError(
                 "a file may not be read or written",

@@ -2,7 +2,7 @@
 
 The exit handler writes it at the end of every run, however that ended. A cluster that retries a run goes on under the
 same id and does not run the exit handler again: the first step that starts sets the summary aside, and the step that
-ends the run writes the new one.
+ends the run writes the new one. So it does in a run that has no exit handler, as its steps are packed into few pods.
 """
 
 from __future__ import annotations
@@ -102,8 +102,13 @@ def begin(folder: Path, names: Mapping[str, str]) -> None:
         write_json(folder / RUN, dict(names))
 
 
+def begin_without_exit_handler(folder: Path, prices: Prices) -> None:
+    """Leave the summary of a run to the step that will end it, as that of a retried one is."""
+    write_json(folder / EARLIER_SUMMARY, {"prices": prices.model_dump()})
+
+
 def complete_retried(folder: Path) -> None:
-    """Write the summary of a run that was retried, where a step has just ended it."""
+    """Write the summary of a run that the exit handler leaves out, where a step has just ended it."""
     earlier = read_json_object(folder / EARLIER_SUMMARY)
     if earlier is None:
         return

@@ -56,3 +56,23 @@ def test_a_workspace_serves_one_catalogue(tmp_path: Path, monkeypatch: pytest.Mo
         resolve_inputs(workspace=tmp_path, catalogue="another", config=data)
     assert "-w" not in refused.value.hint
     assert "cluster.volume" in refused.value.hint
+
+
+def test_a_cluster_writes_its_recipe_within_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A volume that may not be written is the first fault that a new cluster has: one message, no stack trace."""
+    from components.resolve_inputs.component import resolve_inputs as component
+
+    data = source(tmp_path / "one", "a:token\n1\n").model_dump()
+    run = {"workspace": str(tmp_path / "volume"), "catalogue": "shop"}
+    component.python_func(data=data, run=run, job="run-1", recipe='{"name": "smoke"}')
+    assert (tmp_path / "volume" / "runs" / "run-1" / "recipe.json").is_file()
+    (tmp_path / "file").write_text("in the place of a volume")
+    run["workspace"] = str(tmp_path / "file")
+    monkeypatch.setenv("ARGO_NODE_ID", "rankline-smoke-v8n6p-1")
+    with pytest.raises(SystemExit) as refused:
+        component.python_func(data=data, run=run, job="run-1", recipe='{"name": "smoke"}')
+    assert "a file may not be read or written" in str(refused.value)
+    assert "another claim (cluster.volume)" in str(refused.value)
+    assert "rankline-result:" in capsys.readouterr().out

@@ -167,3 +167,15 @@ def test_from_nothing_to_a_champion(url: str, postgres: Any, tmp_path: Path, awa
         until = datetime.fromisoformat(service["watermark"]).timestamp()
         assert httpx.get(f"{address}/readyz").json()["features"]["watermark"] == until
         assert not httpx.post(f"{address}/v1/recommend", json={"user_id": "u1"}).json().get("degraded")
+
+
+@pytest.mark.slow
+def test_packed_pods_with_nothing_but_a_bucket(smoke: SmokeRun, url: str, tmp_path: Path, away: Path) -> None:
+    seed(url, smoke)
+    assert rankline("fetch", "smoke", "-w", url).returncode == 0
+    package = compiled(url, tmp_path / "flow.yaml", "cluster.pack=true")
+    Pods(tmp_path).run(package)
+    (summary,) = summaries(url)
+    assert summary["outcome"] == "already serving"
+    states = {step: row["status"] for step, row in steps_of(summary).items()}
+    assert states == dict.fromkeys(CACHED_TRAINING_STEPS, "reused") | {"resolve_inputs": "done", "decide": "done"}

@@ -321,3 +321,40 @@ def test_cuda_without_a_requested_gpu_is_refused(tmp_path: Path) -> None:
 def test_a_package_is_yaml(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ending in \.yaml"):
         compile_flow(golden.pinned("smoke"), tmp_path / "flow.json")
+
+
+# small steps that share a pod
+
+
+def test_packed_there_are_seven_tasks_and_no_branch(tmp_path: Path) -> None:
+    pipeline, platform = with_settings(
+        tmp_path, "cluster.pack=true", "cluster.small.cpu=3", "cluster.data.memory=9Gi", "cluster.data.timeout_s=600"
+    )
+    tasks = pipeline["root"]["dag"]["tasks"]
+    order = ["prepare", "featurize", "finetune", "distill", "export", "evaluate", "conclude"]
+    assert sorted(tasks, key=order.index) == order
+    assert not any("triggerPolicy" in task for task in tasks.values())
+    assert set(pipeline["deploymentSpec"]["executors"]) == {f"exec-{task}" for task in order}
+    container = pipeline["deploymentSpec"]["executors"]["exec-prepare"]["container"]
+    assert "rankline-python-data" in container["image"]
+    resources = container["resources"]
+    assert (resources["resourceCpuLimit"], resources["resourceMemoryLimit"]) == ("3", "9Gi")  # of its largest step
+    assert platform["exec-prepare"]["activeDeadlineSeconds"] == str(900 + 600 + 600)  # of all
+    assert platform["exec-conclude"]["activeDeadlineSeconds"] == str(900 + 600)
+
+
+def test_packed_the_settings_are_those_of_the_steps(tmp_path: Path) -> None:
+    settings = step_settings(golden.pinned("movielens"), "/rankline")
+    plain = with_settings(tmp_path)[0]
+    tasks = with_settings(tmp_path, "cluster.pack=true")[0]["root"]["dag"]["tasks"]
+    for task, step in {"prepare": ("ingest", "validate"), "conclude": ("decide", "promote")}.items():
+        for name in step:
+            constant = tasks[task]["inputs"]["parameters"][f"{name}_config"]["runtimeValue"]["constant"]
+            assert constant == json.loads(json.dumps(settings[name]))
+    for name in ("featurize", "evaluate"):
+        assert config_of(tasks[name]) == config_of(steps_of(plain)[name])
+
+
+def test_packed_the_features_flow_has_three_tasks(tmp_path: Path) -> None:
+    path = compile_flow(golden.pinned("smoke", "cluster.pack=true"), tmp_path / "flow.yaml", flow="features")
+    assert set(documents(path)[0]["root"]["dag"]["tasks"]) == {"prepare", "featurize", "materialize"}

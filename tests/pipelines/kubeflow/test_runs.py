@@ -447,3 +447,22 @@ def test_logs_as_the_api_server_hands_them_on(kubeflow: Kubeflow, cluster: Clust
     with pytest.raises(RanklineError, match="the log of finetune cannot be read") as refusal:
         list(runs.logs(run, "finetune"))
     assert f"kubectl -n {NAMESPACE} logs rankline-smoke-" in str(refusal.value)
+
+
+@pytest.mark.parametrize("errors_are_ok", [True, False])
+def test_logs_of_a_server_that_knows_pods_alone(kubeflow: Kubeflow, cluster: Cluster, errors_are_ok: bool) -> None:
+    kubeflow.api.logs_by_node, kubeflow.api.log_errors_are_ok = False, errors_are_ok
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
+    followed = list(runs.logs(run, follow=True))
+    assert [each.step for each in followed if each.line.startswith("hello")][:9] == list(TRAINING_STEPS[:9])
+    kubeflow.api.logs = False
+    with pytest.raises(RanklineError, match="the log of finetune cannot be read") as refusal:
+        list(runs.logs(run, "finetune"))
+    assert "pod rankline-smoke-" in str(refusal.value)
+
+
+def test_a_step_that_prints_an_object_has_a_log(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    kubeflow.api.log = '{{"loss": 1.0}}\n'
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
+    follow(cluster, run, poll_s=0)
+    assert [each.line for each in runs.logs(run, "finetune")] == ['{"loss": 1.0}']

@@ -153,7 +153,7 @@ def test_the_smaller_flows_end_it_as_well(run: RunContext, name: str, last: str)
     assert summary_of(run)["outcome"] == {"publish": "published", "materialize": "materialized"}[last]
 
 
-def test_a_cancelled_run_is_recorded_as_cancelled(run: RunContext) -> None:
+def test_a_cancelled_run_is_summarized_as_cancelled(run: RunContext) -> None:
     write_json(run.folder / CANCEL, {"by": "someone"})
     exit_handler(run)
     assert (summary_of(run)["outcome"], summary_of(run)["error"]) == (

@@ -29,8 +29,10 @@ class Api:
     fails_at: str = ""  # the task that fails in the runs that begin now
     macros: bool = True  # whether it fills in [[ScheduledTime]], as not every version does
     logs: bool = True  # whether the pods are still there
+    logs_by_node: bool = True  # whether a log is also found by its node's id, as where logs are archived
+    log_errors_are_ok: bool = False  # whether the error of a log that is not there comes with 200, as in some versions
     log: str = "hello from {pod}\nit is {state}\n"  # what a pod of a step writes
-    pod_logs: dict[str, str] = field(default_factory=dict)  # node id -> what that one writes instead
+    pod_logs: dict[str, str] = field(default_factory=dict)  # node id, or task -> what that one writes instead
     page: int = 100  # entries of a page at most
     pace: int = 1  # looks of Argo's controller at a run for each request
     broken: int = 0  # the next so many answers are 503

@@ -105,15 +105,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def _log(self, run: str, id: str) -> str:
         """What a pod wrote, by its name or by the id of its node."""
-        api, state = self.api, None
+        api, state, task = self.api, None, ""
         if workflow := api.workflows.get(run):
             node = workflow.pod(id)
-            state = node.state if node else None
+            state, task = (node.state, node.name.split(".")[-2].removesuffix("(0)")) if node else (None, "")
         elif run in api.runs:
             state = _recorded_state(api.runs[run], id)
-        if not api.logs or state is None or api.pod_logs.get(id) == GONE:
-            raise Refused(500, f"Failed to read run log: pod {id} not found")
-        return api.pod_logs.get(id) or api.log.format(pod=id, state=state)
+        pod, is_node = _node_of(id)
+        log = api.pod_logs.get(pod) or api.pod_logs.get(task)
+        if not api.logs or state is None or log == GONE or (is_node and not api.logs_by_node):
+            message = f"Failed to read run log: pod {id} not found"
+            if api.log_errors_are_ok:
+                return json.dumps({"error_message": message, "error_details": message})
+            raise Refused(500, message)
+        return log or api.log.format(pod=pod, state=state)
 
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Any:
         api, how = self.api, self.command
@@ -208,6 +213,12 @@ def _missing(noun: str, id: str) -> str:
         return message.replace("nope", id)
     kind = {"recurringruns": "Job", "pipeline_versions": "PipelineVersion"}.get(noun, noun.removesuffix("s").title())
     return f"Failed to get {kind}: ResourceNotFoundError: {kind} {id} not found"
+
+
+def _node_of(id: str) -> tuple[str, bool]:
+    """The id of the node of a pod, by either name, and whether it was the node's."""
+    node = re.sub(r"-(retry-)?system-container-(impl|driver)-(?=\d+$)", "-", id)
+    return node, node == id
 
 
 def _recorded_state(run: dict[str, Any], id: str) -> str | None:
