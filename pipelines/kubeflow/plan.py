@@ -90,8 +90,8 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | Non
             _with_local_paths(recipe, remote_root, str(local_workspace)), local_workspace, libraries=libraries
         )
         notes += [f"this holds if {doubt}"] if doubt else []
-        place = recipe.storage.workspace or "the volume"
-        notes += [f"{name} is not in {place}; run `rankline fetch {name}` there first" for name in run_plan.fetches]
+        place = f"in {recipe.storage.workspace}" if recipe.storage.workspace else "on the volume"
+        notes += [f"{name} is not {place}; run `rankline fetch {name}` there first" for name in run_plan.fetches]
     step_times = _step_times(cluster, recipe) if cluster else {}
     if step_times and any(
         step.run_s is None and step.reuse_s is None for step in run_plan.steps if step.step in step_times

@@ -47,16 +47,12 @@ def import_great_expectations() -> ModuleType:
 
 @contextlib.contextmanager
 def without_gc() -> Iterator[None]:
-    """Import large libraries without garbage collections: they take a third of the time and find nothing.
-
-    What is imported is left out of all later collections, which makes the end of the process shorter as well.
-    """
+    """Import large libraries without garbage collections: they take a third of the time and find nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()
 

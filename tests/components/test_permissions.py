@@ -23,7 +23,7 @@ from pipelines.recipes import named
 from rankline.io.files import locked
 recipe = named("smoke", sys.argv[3:])
 settings = step_settings(recipe, "ws")
-run = run_parameters(recipe, "ws") | {"schedule": {"name": "nightly"}}
+run = run_parameters(recipe, "ws") | {"schedule": {"name": "nightly", "cron": "0 0 0 * * *"}}
 ingest.python_func(
     settings["ingest"], run, "r1", "digest", SimpleNamespace(path=sys.argv[2]), scheduled_at="2026-11-30T00:00:00Z"
 )

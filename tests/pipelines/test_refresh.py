@@ -118,8 +118,7 @@ def test_the_package_trains_nothing_and_needs_no_torch(tmp_path: Path) -> None:
     pipeline, _ = yaml.safe_load_all(golden.path("refresh").read_text())
     executors = pipeline["deploymentSpec"]["executors"]
     assert set(executors) == {
-        f"exec-{step}"
-        for step in ("resolve-inputs", "ingest", "catalogue", "publish", "summary", "unchanged", "refused")
+        f"exec-{step}" for step in ("resolve-inputs", "ingest", "catalogue", "publish", "summary", "refused")
     }
     images = {name: executor["container"]["image"].split("@")[0] for name, executor in executors.items()}
     assert images.pop("exec-catalogue").endswith("python-evaluate")

@@ -242,7 +242,7 @@ def test_the_command_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.Mo
     for line in (
         "kubectl apply -k team",
         "rankline doctor team.on_cluster:recipe",
-        "rankline cluster secrets -r smoke",
+        "rankline cluster secrets -r team.on_cluster:recipe",
     ):
         assert line in done.stdout
     assert secret_manifests(set_up().recipe, "team", from_environment=False)
