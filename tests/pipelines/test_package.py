@@ -278,7 +278,9 @@ def test_without_a_volume_none_is_mounted(tmp_path: Path) -> None:
 def test_with_a_bucket_the_volume_is_scratch_space_and_outputs_are_references(tmp_path: Path) -> None:
     pipeline, platform = with_settings(tmp_path, "storage.workspace=s3://shop/rankline", "storage.artifacts=s3://work")
     assert not any("pvcMount" in executor for executor in platform.values())
-    for task in steps_of(pipeline).values():
+    steps = [task for task in steps_of(pipeline).values() if "triggerPolicy" not in task]  # a verdict's branch has one
+    assert len(steps) > 5
+    for task in steps:
         run = task["inputs"]["parameters"]["run"]["runtimeValue"]["constant"]
         assert run["references"] is True
         assert run["storage"] == {
