@@ -50,6 +50,14 @@ def init(
     chosen = named(recipe, settings, source=source, map=map)
     set_up = SetUp(chosen, recipe, namespace, tuple(settings), server)
     typer.echo("\n".join(f"  {name}" for name in write_manifests(set_up, folder)))
+    has_credentials = any(name.startswith("AWS_") for name in chosen.cluster.secrets)
+    if chosen.storage.workspace.startswith("s3") and not has_credentials:
+        typer.secho(
+            f"note: no secret names the credentials of {chosen.storage.workspace}; unless the pods have a role of "
+            "their own, give them: --set cluster.secrets.AWS_ACCESS_KEY_ID=rankline-s3/key, and likewise "
+            "AWS_SECRET_ACCESS_KEY",
+            err=True,
+        )
     typer.echo(f"wrote {folder}. Next:")
     module = ".".join((*folder.parts, "on_cluster")) if not folder.is_absolute() else "on_cluster"
     if chosen.cluster.secrets:

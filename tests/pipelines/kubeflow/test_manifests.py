@@ -248,6 +248,17 @@ def test_the_command_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.Mo
     assert secret_manifests(set_up().recipe, "team", from_environment=False)
 
 
+def test_a_bucket_without_credentials_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [setting for setting in SETTINGS if "images" in setting]
+    words = [word for setting in (*images, "storage.workspace=s3://shop/line") for word in ("--set", setting)]
+    done = rankline("cluster", "init", "bare", "-r", "smoke", "-n", "team", *words)
+    assert done.returncode == 0, done.stderr
+    assert "no secret names the credentials of s3://shop/line" in done.stderr
+    words += ["--set", "cluster.secrets.AWS_ACCESS_KEY_ID=rankline-s3/key"]
+    assert "no secret" not in rankline("cluster", "init", "named", "-r", "smoke", "-n", "team", *words).stderr
+
+
 def test_the_templates_are_in_the_package() -> None:
     import tomllib
 
