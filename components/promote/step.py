@@ -139,7 +139,6 @@ def promote(
     models = ModelRegistry(repository)
     service = _check_service(candidate, features)
     store_folder = workspace / "online" / service
-
     owner = {"who": PROMOTION, "run": run_id}
     progress.phase("features online")
     # The lock covers everything from reading the champion to the event: of two promotions, one writes nothing.
@@ -160,7 +159,6 @@ def promote(
                 "promoted", candidate.model_id, decided.sentence, digests, details, expected_champion=decided.champion
             )
             event = _append(models, draft, run_id=run_id)
-
     warning = models.relisted_warning(event.champion_before, event.model_id)
     progress.phase("mirroring")
     promotion = Promotion(
