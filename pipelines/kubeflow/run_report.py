@@ -25,6 +25,7 @@ from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS
 
 WAITS = "waits for its pod to begin"  # why a step is pending of which no more can be read
 _SIGKILL_STATUS = 137
+_COMPARING_STEPS = (*DECIDING_STEPS, "promote", "publish")  # they fail where another model came to serve meanwhile
 _ENDED = ("done", "reused", "failed", "cancelled")
 
 
@@ -33,13 +34,24 @@ def summarize_listed_runs(cluster: Cluster, runs: Sequence[Any]) -> list[dict[st
     summaries, readable = [], True
     for run in runs:
         summary = summarize_run(cluster, run)
-        if not summary["steps"] and summary["outcome"] in (Outcome.INCOMPLETE, Outcome.CANCELLED):
+        if not summary["steps"] and summary["outcome"] in (Outcome.INCOMPLETE, Outcome.CANCELLED, Outcome.FAILED):
             run = cluster.client.get_run(run.run_id)
             summary = summarize_run(cluster, run)
         if readable and is_undecided(run, summary["outcome"]):  # pods go an hour after their run
             readable = RunReporter(cluster, run).add_parts(run, summary)
+        if readable and summary["failed_step"] in _COMPARING_STEPS:
+            readable = _add_staleness(cluster, run, summary)
         summaries.append(summary)
     return summaries
+
+
+def _add_staleness(cluster: Cluster, run: Any, summary: dict[str, Any]) -> bool:
+    """Say of a failed run that its comparison came too late, if its step says so; False where its log is gone."""
+    pod = latest_pods(run).get(summary["failed_step"])
+    output = logs.read_output(cluster, run.run_id, pod) if pod else None
+    if output is not None and output.result.get("exit_code") == EXIT_STALE:
+        summary["outcome"], summary["verdict"] = Outcome.STALE.value, Outcome.STALE.sentence
+    return output is not None
 
 
 class RunReporter:

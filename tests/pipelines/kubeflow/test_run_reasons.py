@@ -234,6 +234,9 @@ def test_a_run_whose_comparison_came_too_late_is_stale(recorded: Kubeflow, clust
     summary = follow(cluster, run, poll_s=0)
     assert (summary["outcome"], summary["error"], exit_code(summary)) == ("stale", error, 4)
     assert "stale after" in in_words(recorded, "runs", "show", run).output
+    assert [(each.run, each.outcome) for each in ClusterRuns(cluster).list()] == [(run, "stale")]
+    recorded.api.logs = False
+    assert [each.outcome for each in ClusterRuns(cluster).list()] == ["failed"]
 
 
 def test_a_refusal_for_too_little_data_is_named_by_the_step(recorded: Kubeflow, cluster: Cluster) -> None:
