@@ -43,7 +43,13 @@ def features_pipeline(
             step(materialize, features=feature_set.outputs["features"], config=settings["promote"])
 
     name, description = f"rankline-{recipe.name}-features", f"Newer rows of the features of: {recipe.description}"
-    return build_pipeline(define_tasks, name=name, description=description, scheduled=bool(schedule))
+    return build_pipeline(
+        define_tasks,
+        name=name,
+        description=description,
+        scheduled=bool(schedule),
+        cluster=recipe.cluster if cluster else None,
+    )
 
 
 def materialize(

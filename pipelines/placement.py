@@ -80,6 +80,20 @@ class ClusterConfig(FrozenModel):
         description="Persistent volume claim that is mounted there; empty, or with `storage.workspace`: scratch space "
         "of each pod.",
     )
+    run_timeout_s: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="How long a run may take, in seconds, the time that pods wait for a node included; the cluster ends "
+        "it then. 0 for no limit.",
+    )
+    keep_s: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="How long the pods of a run and their logs stay after its end, in seconds; 0 for as long as the "
+        "cluster is set up to keep them, an hour in Kubeflow's own configuration.",
+    )
     secrets: dict[str, str] = Field(
         {}, description="Environment variable -> the `secret/key` that it is read from (MLflow, storage…)."
     )

@@ -61,7 +61,13 @@ def refresh_pipeline(
                     place(refused(), recipe.cluster, attempts=True)
 
     name, description = f"rankline-{recipe.name}-refresh", f"A newer catalogue for: {recipe.description}"
-    return build_pipeline(define_tasks, name=name, description=description, scheduled=bool(schedule))
+    return build_pipeline(
+        define_tasks,
+        name=name,
+        description=description,
+        scheduled=bool(schedule),
+        cluster=recipe.cluster if cluster else None,
+    )
 
 
 def items_recipe(

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.placement import place
+from pipelines.placement import ClusterConfig, place
 from pipelines.recipe import WORKSPACE_PLACEHOLDER, Recipe, as_dict, run_parameters, step_settings
 from rankline.contracts import replace_in_strings
 from rankline.runtime.steps import Flow
@@ -77,7 +77,11 @@ def training_pipeline(
                     place(outcome(), recipe.cluster, attempts=True)
 
     return build_pipeline(
-        define_tasks, name=f"rankline-{recipe.name}", description=recipe.description, scheduled=bool(schedule)
+        define_tasks,
+        name=f"rankline-{recipe.name}",
+        description=recipe.description,
+        scheduled=bool(schedule),
+        cluster=recipe.cluster if cluster else None,
     )
 
 
@@ -111,11 +115,17 @@ def first_tasks(
 
 
 def build_pipeline(
-    define_tasks: Callable[[dict[str, Any]], None], *, name: str, description: str, scheduled: bool
+    define_tasks: Callable[[dict[str, Any]], None],
+    *,
+    name: str,
+    description: str,
+    scheduled: bool,
+    cluster: ClusterConfig | None = None,
 ) -> Callable[..., Any]:
     """A Kubeflow pipeline; ``define_tasks`` gets ingest's arguments for a scheduled run, and no others.
 
-    Where it is ``scheduled`` that time is a parameter of the pipeline; otherwise the pipeline has none.
+    Where it is ``scheduled`` that time is a parameter of the pipeline; otherwise the pipeline has none. A ``cluster``
+    may limit the time of a run and that of its pods afterwards.
     """
     from kfp import dsl
 
@@ -127,7 +137,11 @@ def build_pipeline(
 
     # Kubeflow does not resolve postponed annotations
     flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}
-    pipeline_function: Callable[..., Any] = dsl.pipeline(name=name, description=description)(
+    limits = dsl.PipelineConfig(
+        active_deadline_seconds=(cluster and cluster.run_timeout_s) or None,
+        ttl_seconds_after_finished=(cluster and cluster.keep_s) or None,
+    )
+    pipeline_function: Callable[..., Any] = dsl.pipeline(name=name, description=description, pipeline_config=limits)(
         scheduled_flow if scheduled else flow
     )
     return pipeline_function

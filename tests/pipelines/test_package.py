@@ -360,3 +360,13 @@ def test_packed_the_settings_are_those_of_the_steps(tmp_path: Path) -> None:
 def test_packed_the_features_flow_has_three_tasks(tmp_path: Path) -> None:
     path = compile_flow(golden.pinned("smoke", "cluster.pack=true"), tmp_path / "flow.yaml", flow="features")
     assert set(documents(path)[0]["root"]["dag"]["tasks"]) == {"prepare", "featurize", "materialize"}
+
+
+@pytest.mark.parametrize("flow", ["train", "refresh", "features"])
+def test_a_run_may_be_limited_and_its_pods_kept(tmp_path: Path, flow: Flow) -> None:
+    recipe = golden.pinned("smoke", "cluster.run_timeout_s=7200", "cluster.keep_s=86400")
+    _, platform = yaml.safe_load_all(compile_flow(recipe, tmp_path / "limited.yaml", flow=flow).read_text())
+    limits = platform["platforms"]["kubernetes"]["pipelineConfig"]
+    assert limits == {"activeDeadlineSeconds": 7200, "resourceTtlOnCompletion": 86400}
+    _, platform = yaml.safe_load_all(golden.path(flow).read_text())
+    assert "pipelineConfig" not in platform["platforms"]["kubernetes"]
