@@ -84,8 +84,8 @@ class ClusterConfig(FrozenModel):
         0,
         ge=0,
         le=2**31 - 1,
-        description="How long a run may take, in seconds, the time that pods wait for a node included; the cluster ends "
-        "it then. 0 for no limit.",
+        description="How long a run may take, in seconds, the time that pods wait for a node included; the cluster "
+        "then ends it. 0 for no limit.",
     )
     keep_s: int = Field(
         0,
