@@ -54,8 +54,10 @@ class BlobStore:
         try:
             self.fs.pipe_file(path, content, mode="create")
         except FileExistsError:
-            # a retry finds the file of its own first attempt if only the response was lost
-            return self._read(name) == content
+            try:  # a retry finds the file of its own first attempt if only the response was lost
+                return self._read(name) == content
+            except FileNotFoundError:  # another process's, which has removed it since
+                return False
         except FileNotFoundError as error:
             raise _missing_bucket_error(path) from error
         return True

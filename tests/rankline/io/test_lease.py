@@ -103,3 +103,14 @@ def test_of_many_writers_none_overwrites_another(place: str, tmp_path: Path) -> 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(count, range(12)))
     assert counter.read_text() == "12"
+
+
+def test_a_number_that_another_process_took_and_removed_is_not_ours(url: str) -> None:
+    class Slow(Lease):
+        def _read(self, name: str) -> bytes:
+            self.fs.rm_file(self._path(name))  # the holder of a later number removes it before it is read
+            return super()._read(name)
+
+    assert lease(url)._create("000000000001.json", b"theirs")
+    assert not Slow(url)._create("000000000001.json", b"ours")
+    assert lease(url)._create("000000000001.json", b"the next")
