@@ -42,14 +42,8 @@ def features_pipeline(
             feature_set = step(featurize, clean=clean)
             step(materialize, features=feature_set.outputs["features"], config=settings["promote"])
 
-    name, description = f"rankline-{recipe.name}-features", f"Newer rows of the features of: {recipe.description}"
-    return build_pipeline(
-        define_tasks,
-        name=name,
-        description=description,
-        scheduled=bool(schedule),
-        cluster=recipe.cluster if cluster else None,
-    )
+    description = f"Newer rows of the features of: {recipe.description}"
+    return build_pipeline(define_tasks, recipe, "-features", description, cluster=cluster, scheduled=bool(schedule))
 
 
 def materialize(

@@ -60,14 +60,8 @@ def refresh_pipeline(
                 with dsl.If(candidate.outputs["Output"] == refused.name, name=refused.name):
                     place(refused(), recipe.cluster, attempts=True)
 
-    name, description = f"rankline-{recipe.name}-refresh", f"A newer catalogue for: {recipe.description}"
-    return build_pipeline(
-        define_tasks,
-        name=name,
-        description=description,
-        scheduled=bool(schedule),
-        cluster=recipe.cluster if cluster else None,
-    )
+    description = f"A newer catalogue for: {recipe.description}"
+    return build_pipeline(define_tasks, recipe, "-refresh", description, cluster=cluster, scheduled=bool(schedule))
 
 
 def items_recipe(

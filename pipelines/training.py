@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.placement import ClusterConfig, place
+from pipelines.placement import place
 from pipelines.recipe import WORKSPACE_PLACEHOLDER, Recipe, as_dict, run_parameters, step_settings
 from rankline.contracts import replace_in_strings
 from rankline.runtime.steps import Flow
@@ -76,13 +76,7 @@ def training_pipeline(
                 with dsl.If(verdict.outputs["Output"] == outcome.name, name=outcome.name):
                     place(outcome(), recipe.cluster, attempts=True)
 
-    return build_pipeline(
-        define_tasks,
-        name=f"rankline-{recipe.name}",
-        description=recipe.description,
-        scheduled=bool(schedule),
-        cluster=recipe.cluster if cluster else None,
-    )
+    return build_pipeline(define_tasks, recipe, "", recipe.description, cluster=cluster, scheduled=bool(schedule))
 
 
 def exit_handler(step: Callable[..., Any], *, is_packed: bool) -> contextlib.AbstractContextManager[Any]:
@@ -116,16 +110,18 @@ def first_tasks(
 
 def build_pipeline(
     define_tasks: Callable[[dict[str, Any]], None],
-    *,
-    name: str,
+    recipe: Recipe,
+    suffix: str,
     description: str,
+    *,
+    cluster: bool,
     scheduled: bool,
-    cluster: ClusterConfig | None = None,
 ) -> Callable[..., Any]:
     """A Kubeflow pipeline; ``define_tasks`` gets ingest's arguments for a scheduled run, and no others.
 
-    Where it is ``scheduled`` that time is a parameter of the pipeline; otherwise the pipeline has none. A ``cluster``
-    may limit the time of a run and that of its pods afterwards.
+    It is named after the recipe, with a ``suffix`` for the flow. Where it is ``scheduled`` that time is a parameter of
+    the pipeline; otherwise the pipeline has none. On a ``cluster`` the recipe may limit the time of a run and that of
+    its pods afterwards.
     """
     from kfp import dsl
 
@@ -137,13 +133,13 @@ def build_pipeline(
 
     # Kubeflow does not resolve postponed annotations
     flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}
-    limits = dsl.PipelineConfig(
-        active_deadline_seconds=(cluster and cluster.run_timeout_s) or None,
-        ttl_seconds_after_finished=(cluster and cluster.keep_s) or None,
-    )
-    pipeline_function: Callable[..., Any] = dsl.pipeline(name=name, description=description, pipeline_config=limits)(
-        scheduled_flow if scheduled else flow
-    )
+    limits = dsl.PipelineConfig()
+    if cluster:
+        limits = dsl.PipelineConfig(
+            active_deadline_seconds=recipe.cluster.run_timeout_s, ttl_seconds_after_finished=recipe.cluster.keep_s
+        )
+    decorate = dsl.pipeline(name=f"rankline-{recipe.name}{suffix}", description=description, pipeline_config=limits)
+    pipeline_function: Callable[..., Any] = decorate(scheduled_flow if scheduled else flow)
     return pipeline_function
 
 

@@ -1,4 +1,4 @@
-"""Processes that do something at the same moment."""
+"""Processes that do something at the same time."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class ColumnExpressions:
         sql, kind = self.column(name, setting=setting)
         first, end = self._plausible_range()
         unit_hint, other_units = "''", ""
-        if kind == "moment":
+        if kind == "instant":
             utc = f"CASE WHEN isfinite({sql}) THEN TRY_CAST({sql} AS TIMESTAMPTZ) END"
         elif kind == "naive":
             utc = self._to_utc(f"TRY_CAST({sql} AS TIMESTAMP)")

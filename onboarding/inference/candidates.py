@@ -261,5 +261,5 @@ def describe_times(stats: ColumnStats) -> str:
     if stats.zoned is None:
         return f"numbers that are {stats.times[0]} since 1970" if stats.times else ""
     zone = "with a zone" if stats.zoned == 1 else "without a zone" if stats.zoned == 0 else "some without a zone"
-    is_typed = stats.kind in ("naive", "moment")
+    is_typed = stats.kind in ("naive", "instant")
     return f"times {zone}" + ("" if is_typed else f", written as {' or '.join(stats.times)}")

@@ -21,7 +21,7 @@ UNREADABLE = SURE_ABOVE / 2  # the confidence of a column that ingest cannot rea
 
 
 def without_unreadable(mapping: SchemaMapping, role: str) -> list[ColumnMapping]:
-    """The columns of a role, without guesses that ingest cannot read; a time that it cannot read is a mere guess."""
+    """The columns of a role, without candidates that ingest cannot read; a time that it cannot read is unsure."""
     import duckdb
 
     columns = mapping.column_mappings[role]

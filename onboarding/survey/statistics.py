@@ -29,7 +29,7 @@ class ColumnStats:
     """What the values of a column look like. Shares are of the values that are not missing."""
 
     name: str
-    kind: str  # as ingest reads it: text, number, integer, flag, naive, moment, list, other, or a type of RecBole
+    kind: str  # as ingest reads it: text, number, integer, flag, naive, instant, list, other, or a type of RecBole
     values: int
     filled: float
     distinct: int
@@ -162,8 +162,8 @@ def _time_formats(
     shares: Shares, kind: str, numbers: float, low: float | None, high: float | None
 ) -> tuple[tuple[str, ...], float | None]:
     """The units or patterns that read a column's values as times, and the share of these that names its zone."""
-    if kind in ("naive", "moment"):
-        return ("iso",), 1.0 if kind == "moment" else 0.0
+    if kind in ("naive", "instant"):
+        return ("iso",), 1.0 if kind == "instant" else 0.0
     if kind in ("list", "flag"):
         return (), None
     if numbers > 0.98 and low is not None and high is not None:

@@ -36,7 +36,7 @@ from rankline.io.sql import fetch_row, identifier, memory_database
 
 SAMPLE_ROWS = 100_000  # of each table
 LANGUAGE_ROWS = 500
-LARGE_BYTES = 20_000_000  # of a table that takes more than a moment
+LARGE_BYTES = 20_000_000  # of a table whose reading is reported
 UTF_8 = EncodingGuess(("utf-8",), ("utf-8",))
 
 

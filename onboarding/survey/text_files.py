@@ -45,7 +45,7 @@ def parse_file_settings(given: Iterable[str]) -> tuple[dict[str, Any], dict[str,
 
 
 def detect_quoting(files: Iterable[File], given: Mapping[str, Any], encoding: str) -> dict[str, str]:
-    """The escape sign and the quote that text files have, where nothing is said and ingest's defaults differ."""
+    """The escape sign and the quote that text files have, where no setting names them and ingest's defaults differ."""
     settings: dict[str, str] = {}
     for file in files:
         if file.kind not in DELIMITED:

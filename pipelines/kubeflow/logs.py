@@ -50,7 +50,7 @@ def _request_log(cluster: Cluster, run: str, name: str) -> list[str] | str:
 
 
 def _error_in(text: str) -> str:
-    """The message of an error that comes in the place of a log: the server has said 200 before it looks for the pod."""
+    """The message of an error that comes in the place of a log: the server sends 200 before it looks for the pod."""
     if not text.startswith("{"):
         return ""
     try:

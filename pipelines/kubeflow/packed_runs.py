@@ -1,4 +1,4 @@
-"""The steps of a run that share a pod (pipelines/packed.py): told apart, with the verdict of the last one.
+"""The steps of a run that share a pod (pipelines/packed.py): each with its own status, and the verdict of the last one.
 
 The API knows the task that they share. What each of them did stands in its ledger entry, in the run's folder where that
 can be read here, else in the log of the pod.

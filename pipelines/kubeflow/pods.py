@@ -29,7 +29,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class PodStatus:
-    """What is to be said of a pod that does not run as it should."""
+    """Why a pod does not run as it should."""
 
     pod: str
     reason: str = ""  # why it waits, or how it was ended; empty where nothing is wrong

@@ -44,7 +44,7 @@ class RunPackage:
         return float(timeout_s) if timeout_s else None
 
     def _run_parameters(self) -> dict[str, Any]:
-        """What each step is told of its run: the workspace, the storage, the recipe's name."""
+        """What each step gets of its run: the workspace, the storage, the recipe's name."""
         for _, task in self._tasks():
             parameter = task.get("inputs", {}).get("parameters", {}).get("run", {})
             constant = parameter.get("runtimeValue", {}).get("constant")

@@ -3,7 +3,7 @@
 <step>.json    the ledger (rankline/runtime/ledger.py)
 summary.json   how the run ended
 recipe.json    what it runs
-run.json       the names of its recipe and its flow, as its steps were told; all that a run on a cluster has of them
+run.json       the names of its recipe and its flow, as its steps got them; all that a run on a cluster has of them
 trigger.json   what asked for it, unless that was a person at a terminal: a schedule, or a retry of another run
 watcher.json   the process that watches it, which lives as long as the run does; the flow and the runner
 cancel.json    a request to end it, which the watching process carries out

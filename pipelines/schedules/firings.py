@@ -117,7 +117,7 @@ class Firings:
         return self._cursor.follow_clock(self.handled(), since=since, now=now)
 
     def handled_ahead(self, *, since: datetime, now: datetime) -> datetime | None:
-        """A moment later than ``now`` up to which fire times were handled, by a clock that showed another time."""
+        """A time later than ``now`` up to which fire times were handled, by a clock that showed another time."""
         handled = self.handled()
         marks = [each for each in (handled["until"], handled.get("ahead", {}).get("until")) if each]
         if not marks:

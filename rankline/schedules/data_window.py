@@ -51,7 +51,7 @@ class Span:
         return datetime.timedelta(seconds=self.elapsed_s)
 
     def before(self, wall: datetime.datetime) -> datetime.datetime:
-        """The time on the clock that is this much earlier; a day that the month lacks is its last one."""
+        """The time on the clock that is this much earlier; a day that the month does not have is its last one."""
         if self.unit != "mo":
             return wall - self.elapsed
         year, month = divmod(wall.year * 12 + wall.month - 1 - self.count, 12)

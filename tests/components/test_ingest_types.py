@@ -57,7 +57,7 @@ ENCODED: dict[str, tuple[Any, str, list[str | None]]] = {  # Arrow's types -> an
         "list", ["[1.0, 2.0]"],
     ),
     "seconds": (pa.array([10**9], pa.timestamp("s")), "naive", ["2001-09-09 01:46:40"]),
-    "seconds of a far year": (pa.array([2**45], pa.timestamp("s", "UTC")), "moment", [FAR_YEAR]),
+    "seconds of a far year": (pa.array([2**45], pa.timestamp("s", "UTC")), "instant", [FAR_YEAR]),
     "time": (pa.array([3600], pa.time32("s")), "other", ["01:00:00"]),
     "duration": (pa.array([1_000_000], pa.duration("us")), "other", ["00:00:01"]),
     "map": (pa.array([[("a", 1.5)]], pa.map_(pa.string(), F16)), "object", ["{a=1.5}"]),

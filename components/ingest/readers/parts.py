@@ -18,7 +18,7 @@ class Column(NamedTuple):
     """A column of a part: an SQL expression over the rows as they arrive, and its type.
 
     `kind` is a type of RecBole (token, token_seq, float, float_seq), text, or the source's own type: number (a float),
-    decimal, integer, flag (a boolean), naive (a time without a zone), moment (a time with one), list, object or other.
+    decimal, integer, flag (a boolean), naive (a time without a zone), instant (a time with one), list, object or other.
     """
 
     sql: str

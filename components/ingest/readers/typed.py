@@ -119,7 +119,7 @@ def _sql_and_kind(name: str, type: Any) -> tuple[str, str]:
     if types.is_boolean(type) or isinstance(type, pa.Bool8Type):
         return name, "flag"
     if types.is_timestamp(type):
-        return name, "naive" if type.tz is None else "moment"
+        return name, "naive" if type.tz is None else "instant"
     if types.is_date(type):
         return name, "naive"
     if is_list(type):

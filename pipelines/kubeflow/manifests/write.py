@@ -73,13 +73,13 @@ def secret_manifests(recipe: Recipe, namespace: str, *, from_environment: bool) 
     """The secrets that the recipe names: with placeholders, or with the values of the environment.
 
     Raises:
-        UsageError: the environment lacks a variable.
+        UsageError: a variable is missing in the environment.
     """
     values: dict[str, dict[str, str]] = defaultdict(dict)
     missing = [variable for variable in recipe.cluster.secrets if not os.environ.get(variable)]
     if from_environment and missing:
         raise UsageError(
-            "the environment lacks values of secrets",
+            "values of secrets are missing in the environment",
             expected=f"{', '.join(recipe.cluster.secrets)}, as in cluster.secrets",
             found=f"no {', '.join(missing)}",
         )

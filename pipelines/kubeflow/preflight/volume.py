@@ -61,7 +61,7 @@ def _access(preflight: Preflight, name: str, modes: list[str]) -> Iterator[Findi
 
 
 def _writable(preflight: Preflight, volume_name: str) -> Finding:
-    """Only a pod can tell; one that mounted the claim and succeeded has told."""
+    """Only a pod shows it: one that mounted the claim and succeeded."""
     pods = preflight.kubernetes.items(preflight.path("pods"))
     done = [each["metadata"]["name"] for each in pods if _wrote(each, volume_name)]
     if done:

@@ -40,7 +40,7 @@ def cluster(recorded: Kubeflow) -> Cluster:
 
 
 def add_package(api: Api, run: str, flow: str = "train", *, timeout_s: int = 60, **parameters: Any) -> None:
-    """Give a recorded run its package; ``parameters`` are those of the run that each step is told."""
+    """Give a recorded run its package; ``parameters`` are those of the run that each step gets."""
     package = recording(f"package-{flow}")
     tasks = package["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     constant = {"runtimeValue": {"constant": {"workspace": "/rankline", **parameters}}}

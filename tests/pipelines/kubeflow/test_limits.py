@@ -1,4 +1,4 @@
-"""The limits of a cluster: what is refused here before anything is sent, and what the server would have said."""
+"""The limits of a cluster: what is refused here before anything is sent, and what the server would have answered."""
 
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The runs of a real server, replayed: what is said of them, their logs, and why they ended as they did."""
+"""The runs of a real server, replayed: how they are reported, their logs, and why they ended as they did."""
 
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations

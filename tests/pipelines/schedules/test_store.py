@@ -364,7 +364,7 @@ def test_a_handled_moment_in_the_future_is_reported(tmp_path: Path) -> None:
         assert expected in rankline("schedule", *words, *ws).stdout
     shown = {each["name"]: each["notes"] for each in json.loads(rankline("schedule", "list", "--json", *ws).stdout)}
     assert (shown["good"], len(shown["s"])) == ([], 1)
-    # a scheduler that has seen it goes on, and it is told until the clock is known to be right
+    # a scheduler that has seen it goes on, and it is reported until the clock is known to be right
     assert select_due(store.history("s"), store.firings("s"), datetime.now(UTC)) == []
     assert expected in rankline("schedule", "show", "s", *ws).stdout
 

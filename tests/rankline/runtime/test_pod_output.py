@@ -39,7 +39,7 @@ def test_a_step_prints_both_lines_in_a_pod_only(
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("ARGO_NODE_ID", "rankline-smoke-v8n6p-1")
     print_start("decide")
-    print_result(entry(result={"outcome": "refused"}, paths={"verdict": "/tmp/x"}))
+    print_result(entry(result={"outcome": "refused"}, paths={"verdict": "decide/verdict"}))
     first, last = capsys.readouterr().out.splitlines()
     assert first == f"{STARTED}decide"
     payload = json.loads(last.removeprefix(RESULT))

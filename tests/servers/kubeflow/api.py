@@ -76,7 +76,7 @@ class Api:
     def replay(self, name: str, *, play: bool = False) -> str:
         """Serve a recording as it is, and return the id of its run; with ``play`` from its beginning.
 
-        A run that is played is one moment further at each request for it. Of the recording `recurringruns` all are
+        A run that is played is one change further at each request for it. Of the recording `recurringruns` all are
         served, with their ScheduledWorkflows.
         """
         with self.lock:
