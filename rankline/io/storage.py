@@ -205,6 +205,14 @@ def translate_errors(where: str) -> Iterator[None]:
         if code in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
             raise FileExistsError(where) from error
         cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):  # of botocore
+            raise StorageError(
+                "there are no credentials for the store",
+                expected="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role",
+                found=cause,
+                where=where,
+                hint="set them in the environment; on a cluster by cluster.secrets",
+            ) from error
         if isinstance(error, PermissionError) or code in ("403", "AccessDenied", "InvalidAccessKeyId"):
             raise StorageError(
                 "the store refuses these credentials",

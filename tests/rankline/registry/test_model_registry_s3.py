@@ -277,6 +277,22 @@ def test_the_error_for_wrong_credentials_does_not_contain_the_secret(bucket, mon
     assert "hunter2" not in str(caught.value)
 
 
+def test_no_credentials(url, tmp_path, monkeypatch):
+    import s3fs
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(StorageError, match="there are no credentials for the store") as caught:
+            ModelRegistry(url).champion()
+        assert "cluster.secrets" in caught.value.hint
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
 def test_a_missing_bucket_is_an_error(bucket, bundle):
     models = ModelRegistry("s3://nobody-made-this/x")
     assert models.champion() == ""
