@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,14 +14,25 @@ from pathlib import Path
 from typing import Any
 
 
-def free_port(*, below: int = 50_000) -> int:
-    """A port nobody listens on; below 50000, since some servers take the one 10000 above as well."""
+def free_port() -> int:
+    """A port nobody listens on, nor on the one 10000 above it, which some servers take as well.
+
+    Both lie below the ports that the system gives to outgoing connections, so none of those takes one between this
+    answer and the server's start.
+    """
+    choose = random.Random(f"{os.getpid()} {time.monotonic_ns()}")
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < below:
+        port = choose.randrange(11_000, 22_000)
+        if _unused(port) and _unused(port + 10_000):
             return port
+
+
+def _unused(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def listens(port: int) -> bool:
