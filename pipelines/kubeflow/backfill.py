@@ -80,7 +80,7 @@ class ClusterBackfill:
 
     def _begin(self, scheduled_at: datetime, previous: Any) -> None:
         """Start or join the run of a fire time, or record why it does not run."""
-        run = previous and self.cluster.client.get_run(previous.run_id)
+        run = previous and self.cluster.run(previous.run_id)
         summary = summarize_listed_runs(self.cluster, [run])[0] if run else None
         active = summary is not None and summary["outcome"] == Outcome.RUNNING
         when = scheduled_at.isoformat()

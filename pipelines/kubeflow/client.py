@@ -21,6 +21,7 @@ from pydantic import Field
 from pipelines.kubeflow.auth import cookie, dex_cookies, forwarded_port, token
 from pipelines.kubeflow.errors import NotFound, api_error, signed_out_error, unreachable_error
 from pipelines.kubeflow.limits import check_limits
+from pipelines.kubeflow.records import Record
 from pipelines.kubeflow.remote_files import RemoteFiles
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
@@ -76,6 +77,14 @@ class Cluster:
         with quiet_stdout():
             experiment = self.client.create_experiment(name, namespace=self.namespace_or_none)
         return str(experiment.experiment_id)
+
+    def run(self, id: str) -> Record:
+        """A run as the API has it now, with its tasks."""
+        fields = self.client._run_api.api_client.call_api(
+            "/apis/v2beta1/runs/{run_id}", "GET", path_params={"run_id": id}, header_params={"Accept": "application/json"},
+            response_type="object", auth_settings=["Bearer"], _return_http_data_only=True,
+        )  # fmt: skip
+        return Record(fields)
 
     def recurring_run(self, id: str) -> Any:
         """A recurring run as the API has it, requested once; None where it has been deleted."""

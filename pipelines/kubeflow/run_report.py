@@ -35,7 +35,7 @@ def summarize_listed_runs(cluster: Cluster, runs: Sequence[Any]) -> list[dict[st
     for run in runs:
         summary = summarize_run(cluster, run)
         if not summary["steps"] and summary["outcome"] in (Outcome.INCOMPLETE, Outcome.CANCELLED, Outcome.FAILED):
-            run = cluster.client.get_run(run.run_id)
+            run = cluster.run(run.run_id)
             summary = summarize_run(cluster, run)
         if readable and is_undecided(run, summary["outcome"]):  # pods go an hour after their run
             readable = RunReporter(cluster, run).add_parts(run, summary)

@@ -97,7 +97,7 @@ class RunWatch:
             return None
 
     def _poll(self) -> dict[str, Any]:
-        run = self.cluster.client.get_run(self.run)
+        run = self.cluster.run(self.run)
         summary, now_s = summarize_run(self.cluster, run), time.monotonic()
         self._reporter = self._reporter or RunReporter(self.cluster, run)
         self._last_answer_s = now_s
@@ -195,7 +195,7 @@ class ClusterRuns:
             if not follow or ended:
                 break
             time.sleep(self.poll_s)
-            current = self.cluster.client.get_run(current.run_id)
+            current = self.cluster.run(current.run_id)
         reader.check_complete(current)
 
     def cancel(
@@ -215,7 +215,7 @@ class ClusterRuns:
         RunPackage(self.cluster, current).request_cancel(current.run_id)  # which may take a while
         deadline = time.monotonic() + timeout_s
         while True:
-            current = self.cluster.client.get_run(current.run_id)
+            current = self.cluster.run(current.run_id)
             summary = summarize_run(self.cluster, current)
             if summary["outcome"] != Outcome.RUNNING:
                 return summary
@@ -303,7 +303,7 @@ class ClusterRuns:
                 )
             run = latest[0].run_id
         try:
-            return self.cluster.client.get_run(run)
+            return self.cluster.run(run)
         except NotFound as error:
             raise UsageError(
                 f"there is no run {run!r}", expected="an id of `rankline runs list`, or last", where=self.cluster.host
