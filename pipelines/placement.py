@@ -131,16 +131,22 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
     at once: the next run continues where this one stopped.
     """
     from kfp import kubernetes
+    from kfp.dsl.structures import ResourceSpec
 
     step = task.component_spec.name.removeprefix("comp-") if task.component_spec else task.name
     spec = row_of_task(step)
     size = _size(config, step)
+    container = task.container_spec  # set here: kfp's setters walk the whole call stack, a tenth of a second each
     if image := getattr(config.images, spec.image):
-        task.set_container_image(image)
-    task.set_cpu_request(size.requests["cpu"]).set_cpu_limit(size.cpu)
-    task.set_memory_request(size.requests["memory"]).set_memory_limit(portable_memory(size.memory))
-    if size.gpus:
-        task.set_accelerator_type(size.gpu_type).set_accelerator_limit(size.gpus)
+        container.image = image
+    container.resources = ResourceSpec(
+        cpu_request=size.requests["cpu"],
+        cpu_limit=size.cpu,
+        memory_request=size.requests["memory"],
+        memory_limit=portable_memory(size.memory),
+        accelerator_type=size.gpu_type if size.gpus else None,
+        accelerator_count=str(size.gpus) if size.gpus else None,
+    )
     for label, value in size.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
     kubernetes.set_timeout(task, size.timeout_s)
