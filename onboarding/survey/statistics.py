@@ -197,6 +197,9 @@ def _time_formats(
 def _fitting_patterns(shares: Shares, patterns: tuple[str, ...]) -> tuple[str, ...]:
     """The patterns that read nearly all values as plausible times, each in another way."""
     times = {pattern: f"try_strptime(with_spaces(text), {literal(pattern)})" for pattern in patterns}
+    # most patterns read no value at all, which takes a tenth of the time to find out
+    read_shares = shares(*(f"({time} IS NOT NULL)" for time in times.values()), rows=SAMPLED_TIMES)
+    patterns = tuple(pattern for pattern, share in zip(patterns, read_shares, strict=True) if share)
     plausible = "BETWEEN TIMESTAMP '1900-01-01' AND TIMESTAMP '2100-01-01'"
     for rows in (SAMPLED_TIMES, None):
         conditions = (f"(CAST({times[pattern]} AS TIMESTAMP) {plausible})" for pattern in patterns)

@@ -81,9 +81,14 @@ class Cluster:
     def run(self, id: str) -> Record:
         """A run as the API has it now, with its tasks."""
         fields = self.client._run_api.api_client.call_api(
-            "/apis/v2beta1/runs/{run_id}", "GET", path_params={"run_id": id}, header_params={"Accept": "application/json"},
-            response_type="object", auth_settings=["Bearer"], _return_http_data_only=True,
-        )  # fmt: skip
+            "/apis/v2beta1/runs/{run_id}",
+            "GET",
+            path_params={"run_id": id},
+            header_params={"Accept": "application/json"},
+            response_type="object",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+        )
         return Record(fields)
 
     def recurring_run(self, id: str) -> Any:
