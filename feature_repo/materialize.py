@@ -24,13 +24,20 @@ from rankline.io.sql import literal
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def materialize(
+    folder: Path,
+    *,
+    until: datetime,
+    owner: Mapping[str, Any] | None = None,
+    hash_users: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Bring the online store to what was known by ``until``; write and return the watermark.
 
     Feast's own materialization also writes rows that became known only later. It is therefore given copies of the
     sources with each entity's last row known by then and not older than the view's TTL. Those rows replace what is
     online, pushed rows included. Entities that the sources do not hold, or whose rows are older, leave the store, except
-    rows that were pushed for a later time. ``owner`` (on whose behalf, by which run) is recorded in the watermark.
+    rows that were pushed for a later time. ``owner`` (on whose behalf, by which run) is recorded in the watermark, and so
+    is ``hash_users``, the variable and the fingerprint of the key that hashed the ids of users.
 
     A SQLite online store is written as a copy that replaces it at the end: readers do not wait and see the old rows
     until then.
@@ -65,6 +72,7 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "took_s": round(time.monotonic() - started_at, 2),
     }
+    new_watermark |= {"hash_users": dict(hash_users)} if hash_users else {}
     watermark.write_shared(store, new_watermark)
     write_json(folder / watermark.FILE, new_watermark)
     return new_watermark

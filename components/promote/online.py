@@ -113,7 +113,8 @@ def _materialize(
         if shared_watermark and datetime.fromisoformat(shared_watermark["until"]) > until and not replace_later:
             write_json(folder / WATERMARK, shared_watermark)
             return {**shared_watermark, "moved": False}
-        return {**materialize(folder, until=until, owner=owner), "moved": True}
+        hash_users = (read_json_object(features / "summary.json") or {}).get("hash_users")
+        return {**materialize(folder, until=until, owner=owner, hash_users=hash_users), "moved": True}
 
 
 def _project(service: str, stores: FeatureStoreConfig) -> str:
