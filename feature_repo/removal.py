@@ -160,4 +160,4 @@ def _seconds(stamp: bytes) -> float:
 
     time = Timestamp()
     time.ParseFromString(stamp)
-    return time.seconds + time.nanos / 1e9
+    return float(time.seconds + time.nanos / 1e9)

@@ -107,7 +107,10 @@ def test_what_outlived_its_lifetime_leaves_the_store(store: Online) -> None:
     watermark = store.materialize(features)
     assert (watermark["entities"]["user_activity"], watermark["entities"]["item_popularity"]) == (1, 1)
     assert (store.knows("u1"), store.knows("u2")) == (True, False)
-    assert (store.item("i2")["item_events_7d"], store.item("i2")["item_price"]) == (None, 2.0)  # content has no lifetime
+    assert (store.item("i2")["item_events_7d"], store.item("i2")["item_price"]) == (
+        None,
+        2.0,
+    )  # content has no lifetime
     assert store.item("i1")["item_events_7d"] == 7.0
 
 

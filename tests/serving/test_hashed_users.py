@@ -1,4 +1,4 @@
-"""Where the ids in the feature store are hashed, the server hashes those of requests, with the same key or not at all."""
+"""Where the ids in the feature store are hashed, the server hashes those of requests."""
 
 from __future__ import annotations
 
