@@ -35,8 +35,8 @@ def materialize(
 
     Feast's own materialization also writes rows that became known only later. It is therefore given copies of the
     sources with each entity's last row known by then and not older than the view's TTL. Those rows replace what is
-    online, pushed rows included. Entities that the sources do not hold, or whose rows are older, leave the store, except
-    rows that were pushed for a later time. The watermark records ``owner`` (on whose behalf, by which run) and
+    online, pushed rows included. Entities that the sources do not hold, or whose rows are older, leave the store; rows
+    that were pushed for a later time stay. The watermark records ``owner`` (on whose behalf, by which run) and
     ``hash_users``, the variable and the fingerprint of the key that hashed the ids of users.
 
     A SQLite online store is written as a copy that replaces it at the end: readers do not wait and see the old rows

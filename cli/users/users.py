@@ -89,7 +89,11 @@ def _sentence(result: Erasure) -> str:
         f"{result.users} users: {done['removed']} files and folders {verb} removed, {done['rewritten']} rewritten; "
         f"users with rows online: {online}",
     ]
-    lines += [f"{each.place}/{each.path} stays: {each.why}" for each in result.treated if each.action == "stays"]
+    lines += [
+        f"{each.place}/{each.path} {each.action}: {each.why}"
+        for each in result.treated
+        if each.action in ("kept", "stays")
+    ]
     if not result.dry_run:
         lines.append("a search of everything finds none of the ids, and later runs leave these users out")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.erasure import online
+from components.promote import erasure as feast
 from pipelines.erasure.ids import UserIds
 from pipelines.erasure.places import Place, Recorded, places, recorded
 from pipelines.erasure.rewriting import without_rows
@@ -20,7 +20,7 @@ from pipelines.erasure.search import holds
 from pipelines.erasure.treatment import SPILL, Treated, is_source, treat
 from pipelines.retention.inventory import is_run, is_running, list_folders
 from pipelines.retention.sweep import LOCK
-from rankline.errors import RanklineError, UsageError
+from rankline.errors import ErasureIncomplete, UsageError
 from rankline.io.files import locked
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.users.erased import FOLDER, ErasedUsers
@@ -42,15 +42,6 @@ class Erasure:
     def as_dict(self) -> dict[str, Any]:
         """The erasure as JSON, without an id."""
         return asdict(self)
-
-    @property
-    def kept(self) -> list[Treated]:
-        """Files that hold an id and stay on purpose: public data sets with a digest."""
-        return [each for each in self.treated if each.action == "stays" and "data set" in each.why]
-
-
-class ErasureIncomplete(RanklineError):
-    """Something still holds the id of a user after an erasure."""
 
 
 def erase(
@@ -93,7 +84,7 @@ def erase(
 
 
 def _line(treated: Treated, *, dry_run: bool) -> str:
-    verb = f"would be {treated.action}" if dry_run and treated.action != "stays" else treated.action
+    verb = f"would be {treated.action}" if dry_run and treated.action in ("removed", "rewritten") else treated.action
     return f"{verb}: {treated.place}/{treated.path} ({treated.why})"
 
 
@@ -179,10 +170,11 @@ def _erase_from_stores(
     for each in buckets:
         each.download("online")
     bucket = next(iter(buckets), None)
-    for folder in online.online_folders(workspace):
-        result.online[folder.name] = online.erase_online(folder, users, bucket=bucket, dry_run=result.dry_run)
-    for stores in online.postgres_stores(known.storages):
-        result.postgres_rows += online.erase_from_tables(stores, users, dry_run=result.dry_run)
+    for folder in feast.online_folders(workspace):
+        result.online[folder.name] = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
+    in_postgres = [each.features for each in known.storages if each.features.offline == "postgres"]
+    for stores in {each.postgres: each for each in in_postgres}.values():
+        result.postgres_rows += feast.erase_from_tables(stores, users.forms, dry_run=result.dry_run)
 
 
 def _find(where: Collection[Place], users: UserIds) -> Iterator[tuple[Place, str]]:
@@ -204,9 +196,9 @@ def _require_erased(workspace: Path, where: Collection[Place], users: UserIds, r
     Raises:
         ErasureIncomplete: something still holds an id.
     """
-    kept = {(each.place, each.path) for each in result.kept}
+    kept = {(each.place, each.path) for each in result.treated if each.action == "kept"}
     left = [f"{place.url}/{file}" for place, file in _find(where, users) if (place.url, file) not in kept]
-    left += [str(each) for each in online.online_folders(workspace) if online.remaining_online(each, users)]
+    left += [str(each) for each in feast.online_folders(workspace) if feast.remaining_online(each, users.forms)]
     if left:
         raise ErasureIncomplete(
             f"{len(left)} files still hold the id of an erased user",

@@ -109,14 +109,14 @@ def recorded(workspace: Path) -> Recorded:
 
 def places(workspace: Path, storages: tuple[StorageConfig, ...]) -> list[Place]:
     """The workspace, and every storage that is not below another place."""
-    found = [Place(str(workspace))]
+    listed = [Place(str(workspace))]
     for config in storages:
         resolved = config.resolved
         named = [(config.workspace, ""), *((getattr(resolved, part), part) for part in ("repository", "artifacts"))]
         for url, part in [*named, (resolved.checkpoints, "checkpoints")]:
-            if url and not any(_is_below(url, each.url) for each in found):
-                found.append(Place(url.rstrip("/"), part))
-    return found
+            if url and not any(_is_below(url, each.url) for each in listed):
+                listed.append(Place(url.rstrip("/"), part))
+    return listed
 
 
 def _is_below(url: str, other: str) -> bool:

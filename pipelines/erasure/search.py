@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feature_repo.removal import entity_key
+from components.promote.erasure import entity_keys
 from pipelines.erasure.ids import UserIds
 from rankline.io.sql import identifier, source_database
 
@@ -130,7 +130,7 @@ def cells(db: sqlite3.Connection) -> Iterator[tuple[str, str, int, Any]]:
 def cell_holds(column: str, value: Any, ids: UserIds) -> bool:
     """Whether a cell of a database names one of the users."""
     if isinstance(value, bytes):
-        return value in {entity_key("user_id", form) for form in ids.forms} or ids.is_in_bytes(value)
+        return value in entity_keys(ids.forms) or ids.is_in_bytes(value)
     return value in ids.forms if ids.are_in_column(column) else ids.is_in(value)
 
 

@@ -16,7 +16,7 @@ from pipelines.erasure import rewriting
 from pipelines.erasure.ids import UserIds
 from pipelines.erasure.places import OURS, Place
 
-Action = Literal["removed", "rewritten", "stays"]
+Action = Literal["removed", "rewritten", "kept", "stays"]  # kept on purpose; stays: nobody knows how
 SPILL = ".spill-"  # of DuckDB (rankline/io/sql.py)
 NOTE = "erased.json"  # in a folder of evidence: what was removed of it
 
@@ -58,7 +58,7 @@ def treat(place: Place, file: str, ids: UserIds, *, dry_run: bool) -> Treated:
         case "repository" if parts[1] in ("bundles", "weights", "catalogues"):
             return Treated(place.url, file, "stays", "it belongs to a model: train another one, and remove this one")
         case "material" if _is_verified(parts):
-            return Treated(place.url, file, "stays", "a public data set with a digest: ingest leaves the user out")
+            return Treated(place.url, file, "kept", "a public data set with a digest: ingest leaves the user out")
     has_rows = is_source(place, file)
     content = place.read(file)
     new = rewriting.without_rows(content, ids) if has_rows else rewriting.redacted(content, ids)

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from pipelines.erasure.erase import ErasureIncomplete, erase
+from pipelines.erasure.erase import erase
 from pipelines.runs.folder import process_identity
-from rankline.errors import UsageError
+from rankline.errors import ErasureIncomplete, UsageError
 from rankline.io import digest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.bucket_workspace import BucketWorkspace
@@ -37,7 +37,7 @@ RUN = "20260101-000000-tiny"
 def mentions(root: Path, user: str) -> list[str]:
     """The files below a folder that name a user, found without the code that is tested."""
     word = re.compile(rf"(?<!\w){user}(?!\w)".encode())
-    found = []
+    matches = []
     for path in sorted(each for each in root.rglob("*") if each.is_file()):
         content = path.read_bytes()
         if path.suffix == ".parquet":
@@ -49,8 +49,8 @@ def mentions(root: Path, user: str) -> list[str]:
         elif path.suffix in (".onnx", ".safetensors", ".npy", ".npz", ".faiss", ".gif", ".png", ".otf"):
             continue
         if word.search(content):
-            found.append(path.relative_to(root).as_posix())
-    return found
+            matches.append(path.relative_to(root).as_posix())
+    return matches
 
 
 def test_nothing_holds_an_erased_user_and_no_run_brings_it_back(smoke: SmokeRun, tmp_path: Path) -> None:

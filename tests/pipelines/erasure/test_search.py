@@ -93,7 +93,7 @@ def test_an_id_is_found_as_other_formats_write_it(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "found"),
+    ("columns", "is_held"),
     [
         ({"user_id": ["1", "2"]}, True),
         ({"user_id": ["11", None]}, False),
@@ -108,13 +108,13 @@ def test_an_id_is_found_as_other_formats_write_it(form: str) -> None:
         ({"customer": [11]}, False),
     ],
 )
-def test_a_table_has_a_user_where_a_column_of_users_does(columns: dict, found: bool) -> None:
-    assert holds("any.parquet", parquet_of(**columns), ids("1")) is found
+def test_a_table_has_a_user_where_a_column_of_users_does(columns: dict, is_held: bool) -> None:
+    assert holds("any.parquet", parquet_of(**columns), ids("1")) is is_held
 
 
 def test_databases_and_archives_are_opened(tmp_path: Path) -> None:
     key = entity_key("user_id", "u17")
-    for content, found in (
+    for content, is_held in (
         (sqlite_of(tmp_path, "user_id", ["u17"]), True),
         (sqlite_of(tmp_path, "user_id", ["u170"]), False),
         (sqlite_of(tmp_path, "params", ["failed for user u17"]), True),
@@ -122,12 +122,12 @@ def test_databases_and_archives_are_opened(tmp_path: Path) -> None:
         (sqlite_of(tmp_path, "user_id", ["customer-u17", "u17-customer"]), False),
         (sqlite_of(tmp_path, "entity_key", [entity_key("user_id", "u171")]), False),
     ):
-        assert holds("online.db", content, ids("u17")) is found
-        assert holds("online.db.gz", gzip.compress(content), ids("u17")) is found
+        assert holds("online.db", content, ids("u17")) is is_held
+        assert holds("online.db.gz", gzip.compress(content), ids("u17")) is is_held
         sink = io.BytesIO()
         with zipfile.ZipFile(sink, "w") as archive:
             archive.writestr("inner/online.db", content)
-        assert holds("any.zip", sink.getvalue(), ids("u17")) is found
+        assert holds("any.zip", sink.getvalue(), ids("u17")) is is_held
         redacted = rewriting.redacted(content, ids("u17"))
         assert redacted is not None
         assert not holds("online.db", redacted, ids("u17"))
