@@ -196,8 +196,8 @@ def _require_erased(workspace: Path, where: Collection[Place], users: UserIds, r
     Raises:
         ErasureIncomplete: something still holds an id.
     """
-    kept = {(each.place, each.path) for each in result.treated if each.action == "kept"}
-    left = [f"{place.url}/{file}" for place, file in _find(where, users) if (place.url, file) not in kept]
+    deliberate = {(each.place, each.path) for each in result.treated if each.action == "kept"}
+    left = [f"{place.url}/{file}" for place, file in _find(where, users) if (place.url, file) not in deliberate]
     left += [str(each) for each in feast.online_folders(workspace) if feast.remaining_online(each, users.forms)]
     if left:
         raise ErasureIncomplete(

@@ -68,9 +68,9 @@ def _parquet_without(content: bytes, ids: UserIds) -> bytes:
     rows = {row for name in names for row in rows_of_users(name, table[name], ids)}
     if not rows:
         return content
-    kept = table.filter(pa.array([row not in rows for row in range(len(table))]))
+    remaining = table.filter(pa.array([row not in rows for row in range(len(table))]))
     sink = io.BytesIO()
-    parquet.write_table(kept, sink, compression=file.metadata.row_group(0).column(0).compression)
+    parquet.write_table(remaining, sink, compression=file.metadata.row_group(0).column(0).compression)
     return sink.getvalue()
 
 
