@@ -17,6 +17,7 @@ from cli.registry import catalogue, items, models
 from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
+from cli.users import users
 from rankline.errors import RanklineError
 from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
@@ -88,6 +89,7 @@ app.add_typer(data.app, name="data", rich_help_panel=DATA)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=DATA)
 app.command("fetch", help=recipes.FETCH_HELP, rich_help_panel=DATA)(recipes.fetch)
 app.add_typer(features.app, name="features", rich_help_panel=DATA)
+app.add_typer(users.app, name="users", rich_help_panel=DATA)
 app.command("champion", help=models.CHAMPION_HELP, rich_help_panel=MODELS)(models.champion)
 app.command("history", help=models.HISTORY_HELP, rich_help_panel=MODELS)(models.history)
 app.command("rollback", help=models.ROLLBACK_HELP, rich_help_panel=MODELS)(models.rollback)

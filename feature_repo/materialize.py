@@ -14,22 +14,30 @@ from typing import Any
 
 import yaml
 
+from feature_repo import removal
 from feature_repo.definitions import VIEWS
 from feature_repo.store import SETTINGS, SOURCES, open_store, store_settings, working_directory, write_store
 from rankline.features import watermark
-from rankline.io.files import replacing, write_json
+from rankline.io.files import read_json_object, replacing, write_json
 from rankline.io.sql import literal
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def materialize(
+    folder: Path,
+    *,
+    until: datetime,
+    owner: Mapping[str, Any] | None = None,
+    hash_users: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Bring the online store to what was known by ``until``; write and return the watermark.
 
     Feast's own materialization also writes rows that became known only later. It is therefore given copies of the
     sources with each entity's last row known by then and not older than the view's TTL. Those rows replace what is
-    online, pushed rows included; other entities stay as they are. ``owner`` (on whose behalf, by which run) is recorded
-    in the watermark.
+    online, pushed rows included. Entities that the sources do not hold, or whose rows are older, leave the store; rows
+    that were pushed for a later time stay. The watermark records ``owner`` (on whose behalf, by which run) and
+    ``hash_users``, the variable and the fingerprint of the key that hashed the ids of users.
 
     A SQLite online store is written as a copy that replaces it at the end: readers do not wait and see the old rows
     until then.
@@ -38,6 +46,7 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
         raise ValueError("`until` needs a time zone")
     started_at = time.monotonic()
     store = open_store(folder)
+    stale_until = max(until, _previous_until(store, folder))
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="materialize-"))
         rows = _copy_sources(store, folder, Path(scratch) / SOURCES, until=until)
@@ -46,12 +55,15 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
             sqlite_file = (folder / online["path"]).resolve()
             partial = stack.enter_context(replacing(sqlite_file))
             _copy_sqlite(sqlite_file, partial)
+            removal.clear_sqlite(partial, store, until=stale_until)
             online["path"] = str(partial)
         write_store(Path(scratch), store_settings(store.project, online=online), Path(SOURCES))
         scratch_store = open_store(Path(scratch))
         with working_directory(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
             if nonempty_views := [name for name in VIEWS if rows[name]]:
                 scratch_store.materialize(EPOCH, until, feature_views=nonempty_views)
+        if online["type"] == "redis":
+            removal.remove_stale_from_redis(store, Path(scratch) / SOURCES, until=stale_until)
     new_watermark = {
         "until": until.astimezone(UTC).isoformat(),
         "project": store.project,
@@ -60,9 +72,19 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "took_s": round(time.monotonic() - started_at, 2),
     }
+    new_watermark |= {"hash_users": dict(hash_users)} if hash_users else {}
     watermark.write_shared(store, new_watermark)
     write_json(folder / watermark.FILE, new_watermark)
     return new_watermark
+
+
+def _previous_until(store: Any, folder: Path) -> datetime:
+    """How far the store has been complete; rows up to then came from sources."""
+    previous = watermark.read_shared(store) or read_json_object(folder / watermark.FILE) or {}
+    try:
+        return datetime.fromisoformat(previous["until"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError):
+        return EPOCH
 
 
 def _copy_sources(store: Any, folder: Path, sources: Path, *, until: datetime) -> dict[str, int]:

@@ -34,6 +34,13 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
                 found=image or "no image",
                 hint=f"--set cluster.images.{name}=registry/name@sha256:…",
             )
+    if (variable := recipe.ingest.hash_users) and variable not in recipe.cluster.secrets:
+        raise UsageError(
+            "the key that hashes the ids of users does not reach the steps",
+            expected=f"cluster.secrets.{variable}",
+            found="no such secret",
+            hint=f"--set cluster.secrets.{variable}=rankline-ids/key; `rankline cluster secrets` prints the secret",
+        )
     if recipe.cluster.train.nodes > 1 and flow == "train":
         raise UsageError(
             "a step of Kubeflow Pipelines is one pod on one node",

@@ -44,7 +44,7 @@ STEPS: dict[str, StepRow] = {
         image="data",
         size="data",
         outputs=("raw",),
-        lineage=("source",),
+        lineage=("source", "erased users", "key of user ids"),
         command="Turn raw files into the canonical tables.",
     ),
     "validate": StepRow(

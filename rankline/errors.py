@@ -97,6 +97,10 @@ class StaleEvidence(RegistryError):
     exit_code = EXIT_STALE
 
 
+class ErasureIncomplete(RanklineError):
+    """Something still holds the id of a user after an erasure."""
+
+
 class StorageError(RanklineError):
     """A bucket does not respond, or refuses."""
 

@@ -28,6 +28,7 @@ class Settings:
     repository: str | None = None
     bundle: Path | None = None
     features: str | None = None  # folder or bucket URL of a feature store, or URL of a Feast feature server
+    hash_users: str = ""  # variable with the key that hashed the users of a feature server; a store knows its own
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free port
     precision: str = "fp32"
@@ -75,7 +76,7 @@ def serve(settings: Settings) -> None:
             models.serve_bundle(settings.bundle)
         elif settings.repository:
             models.follow(settings.repository, poll_interval_s=settings.poll_s)
-        features = FeatureLookup(_feature_source(settings.features), metrics, item_ids=lambda: models.item_ids)
+        features = FeatureLookup(_feature_source(settings), metrics, item_ids=lambda: models.item_ids)
         app = create_app(models, features, metrics)
 
         class Announcing(uvicorn.Server):
@@ -104,13 +105,14 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _feature_source(location: str | None) -> FeatureSource | None:
+def _feature_source(settings: Settings) -> FeatureSource | None:
     from serving.features.online_store import FeastBucket, FeastLibrary, FeastServer
 
+    location = settings.features
     if location is None:
         return None
     if location.startswith(("http://", "https://")):
-        return FeastServer(location)
+        return FeastServer(location, hash_users=settings.hash_users)
     return FeastBucket(location) if "://" in location else FeastLibrary(Path(location))
 
 
@@ -131,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--features",
         help="folder or bucket URL of a feature store (with feature_store.yaml), or URL of a feature server",
+    )
+    add(
+        "--hash-users",
+        default=defaults.hash_users,
+        metavar="VARIABLE",
+        help="for a feature server: the environment variable with the key of ingest.hash_users",
     )
     add("--host", default=defaults.host)
     add("--port", type=int, default=defaults.port, help="0 takes any free port (default %(default)s)")

@@ -42,7 +42,6 @@ WORDS = {
     "forerunner forerunners": "rollback candidates",
     "patience": "timeout",
     "watchdog": "force exit",
-    "erase erased": "delete",
     "leaving": "removal",
     "fulfil fulfilled": "execute",
     "house": "root, project",

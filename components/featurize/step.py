@@ -103,6 +103,7 @@ def featurize(
         "joined": {"user": user_rows, "item": item_rows},
         **_definitions(data, config),
         "project": project,
+        **{name: clean_summary[name] for name in ("hash_users",) if name in clean_summary},
     }
     write_json(features / "summary.json", summary)
     result = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}

@@ -20,7 +20,7 @@ def ingest(
     from pathlib import Path
 
     from components.ingest.config import IngestConfig
-    from components.ingest.lineage import lineage
+    from components.ingest.lineage import erased_users, lineage
     from components.ingest.step import ingest
     from components.ingest.window import with_scheduled_window
     from rankline.runtime.lineage import LineageFacts
@@ -36,6 +36,7 @@ def ingest(
             function=ingest,
             config=settings,
             outputs={"raw": Path(raw.path)},
+            load_arguments=lambda: {"erased": erased_users(context)},
             lineage=lambda: lineage(settings, LineageFacts(run=context, source=source_digest)),
             preload=("duckdb", "pyarrow.parquet"),
         ),

@@ -271,6 +271,12 @@ class IngestConfig(Source):
     window_end: str | None = Field(None, description="End of the data window (ISO time, UTC), exclusive.")
     earliest: str = Field("1970-01-01", description="Events before this time (ISO, UTC) are rejected.")
     latest: str = Field("2100-01-01", description="Events at or after this time (ISO, UTC) are rejected.")
+    hash_users: str = Field(
+        "",
+        pattern=r"^([A-Z_][A-Z0-9_]*)?$",
+        description="Environment variable with the key that the ids of users are hashed with (HMAC-SHA256), such as "
+        "RANKLINE_ID_KEY; empty keeps the ids.",
+    )
     max_rejected_share: float = Field(
         0.05,
         description="Largest share of a table's rows that may be rejected before ingest fails.",

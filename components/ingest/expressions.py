@@ -34,6 +34,7 @@ class ColumnExpressions:
         self.part, self.config, self.tables = part, config, tables
         self.checks = [(check, literal(reason)) for check, reason in part.checks]
         self.absent: list[str] = []
+        self.plain_user = ""  # SQL of the user's id before it is hashed, once it is used
 
     def has(self, name: str, *, setting: str) -> bool:
         """Whether the part has a column; only the default column of an optional setting may be absent.
@@ -109,7 +110,12 @@ class ColumnExpressions:
                 self.add_check(is_rounded, f"{setting} of more digits than its type can hold")
             null_words = NULL_KEYS if setting.startswith("item") else (*NULL_KEYS, "None")
             text = f"CASE WHEN {text} NOT IN {sql_list(null_words)} THEN {whole(text) if kind == 'text' else text} END"
-        return f"nullif({normalised(text, names)}, '')" if (names := self.config.columns.normalise_ids) else text
+        if names := self.config.columns.normalise_ids:
+            text = f"nullif({normalised(text, names)}, '')"
+        if not setting.startswith("user"):
+            return text
+        self.plain_user = text
+        return f"hash_user({text})" if self.config.hash_users else text
 
     def price(self, name: str) -> tuple[str, str]:
         """A price as a float64 (null where it cannot be read), and as it is written; it may include a currency."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from components.ingest.canonical import SELECTS
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.expressions import ColumnExpressions
+from components.ingest.identity import Identity
 from components.ingest.lists import LIST_MACROS
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers.parts import Part
@@ -43,6 +44,7 @@ def stage(
     config: IngestConfig,
     *,
     tables: list[str],
+    identity: Identity,
     total: int,
     progress: Callable[[int, int], None],
 ) -> Staged:
@@ -63,11 +65,14 @@ def stage(
         offset = last_row.get(part.table, 0)
         select = ", ".join(f"{expression} AS {identifier(name)}" for name, expression in expressions.items())
         query = (
-            f"SELECT {offset} + row AS row, {part.raw} AS raw, {source.reject_reason()} AS reject_reason, {select} "
-            f"FROM {part.relation}"
+            f"SELECT {offset} + row AS row, {identity.raw(source)} AS raw, {source.reject_reason()} AS reject_reason, "
+            f"{select} FROM {part.relation}"
         )
+        stays = identity.condition(source)
+        query += f" WHERE {stays}" if stays else ""
         staged.files.setdefault(part.table, []).append(StagedFile(part.where, offset + 1))
         for rows_read in _insert(db, part, query):
+            identity.count_removed(part.table, part.relation, stays)
             last_row[part.table] = max(last_row.get(part.table, 0), offset + rows_read)
             progress(bytes_before + part.bytes_read(), total)
         bytes_before += part.size

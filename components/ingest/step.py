@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig
+from components.ingest.identity import Identity, hashing_summary
 from components.ingest.limits import check_event_count, check_prices, check_rejected_share
 from components.ingest.readers import beir, recbole, sql, tables
 from components.ingest.readers.parts import Part, first_rows
@@ -26,6 +27,7 @@ from rankline.io import digest, sources
 from rankline.io.files import write_json
 from rankline.io.sql import fetch_row, temporary_database
 from rankline.runtime.progress import Progress
+from rankline.users.erased import ErasedUsers
 
 # One reader per format: it yields the parts of a source.
 READERS: dict[str, Callable[[IngestConfig, sources.Files], Iterator[Part]]] = {
@@ -38,15 +40,22 @@ ROW_GROUP = 1 << 17
 
 
 def ingest(
-    raw: Path, *, config: IngestConfig, progress: Progress = Progress(), first_events: int | None = None
+    raw: Path,
+    *,
+    config: IngestConfig,
+    erased: ErasedUsers | None = None,
+    progress: Progress = Progress(),
+    first_events: int | None = None,
 ) -> dict[str, Any]:
     """Read, check and write the tables; returns the rows that were kept, rejected, and outside the window.
 
-    ``first_events`` is the most events to read, to try whether the settings fit the source.
+    The rows of ``erased`` users are left out before anything is written. ``first_events`` is the most events to read,
+    to try whether the settings fit the source.
 
     Raises:
         SourceError: the source is missing, empty or not what the settings say, or too many rows are rejected.
         TooSmall: the window holds fewer events than `config.min_events`.
+        UsageError: the key that hashes users is missing.
     """
     if config.only_items:
         config = config.model_copy(update={"tables": sources.Tables(items=config.tables.items)})
@@ -58,11 +67,13 @@ def ingest(
         parts = first_rows(parts, "events", first_events)
     with temporary_database(raw, memory_mb=config.memory_limit_mb) as db:
         progress.phase("reading")
+        identity = Identity(db, config, erased)
         staged = stage(
             db,
             parts,
             config.model_copy(update={"columns": columns}),
             tables=[table for table in TABLES if table in files or getattr(config.tables, table)],
+            identity=identity,
             total=sum(file.size() for each in files.values() for file in each),
             progress=progress.update,
         )
@@ -73,7 +84,7 @@ def ingest(
         progress.phase("checking rows")
         mark_rejected(db, config, columns)
         rejected = rejected_counts(db)
-        _write_parquet(db, raw / "rejected.parquet", REJECTED, 'SELECT * FROM rejected ORDER BY "table", row')
+        _write_parquet(db, raw / "rejected.parquet", REJECTED, identity.rejected())
         check_rejected_share(db, config, columns, staged, raw)
         unreadable_prices = check_prices(db, config, columns)
 
@@ -82,13 +93,15 @@ def ingest(
         _write_tables(db, raw)
         summary = _summary(db, config, columns, files, staged)
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
+        summary |= {**identity.summary(), **hashing_summary(config)}
 
     outputs = ["events.parquet", "items.parquet", "users.parquet"]
     outputs += ["queries.parquet"] if summary["rows"]["queries"] else []
     summary["data_digest"] = digest.json_digest(digest.file_digests(raw, outputs))
     write_json(raw / "summary.json", summary)
     check_event_count(summary, config, raw)
-    return {key: summary[key] for key in ("rows", "rejected", "outside_window", "event_time", "data_digest")}
+    names = ("rows", "rejected", "outside_window", "event_time", "data_digest", "erased_rows")
+    return {key: summary[key] for key in names if key in summary}
 
 
 def _create_window_view(db: Any, config: IngestConfig) -> None:

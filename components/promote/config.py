@@ -30,6 +30,12 @@ class PromoteConfig(FrozenModel):
         600.0, gt=0, description="Longest wait while another process writes the online store, in seconds."
     )
 
+    replace_later_features: bool = Field(
+        False,
+        description="Whether features whose data ends earlier than what is online replace it: after the newest events "
+        "were corrected or withdrawn.",
+    )
+
     @field_validator("tracking_uri")
     @classmethod
     def _without_password(cls, uri: str) -> str:

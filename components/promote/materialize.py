@@ -1,7 +1,8 @@
 """Keep the champion's features fresh between promotions.
 
-`materialize` writes newer rows of a run's features to the online store of the champion's feature service. It never
-changes definitions: only a promotion brings another version of the service, or other definitions under its name.
+`materialize` writes newer rows of a run's features to the online store of the champion's feature service, and removes
+what the sources no longer hold or what has outlived its lifetime. It never changes definitions: only a promotion brings
+another version of the service, or other definitions under its name.
 """
 
 from __future__ import annotations
@@ -46,11 +47,19 @@ def materialize(
     owner = {"who": triggered_by(trigger), "run": run_id}
     progress.phase("features online")
     with store_lock(store_folder, timeout_s=config.lock_timeout_s, **owner, bucket=bucket) as publish:
-        watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=True)
+        watermark = online.materialize_online(
+            features,
+            store_folder,
+            stores=stores,
+            owner=owner,
+            champion_reads=True,
+            replace_later=config.replace_later_features,
+        )
         publish()
     sentence = f"{service} is complete up to {watermark['until']}"
     if not watermark["moved"]:
         sentence += ", which is later than this data: the store stays as it is"
+        sentence += " (--set promote.replace_later_features=true replaces it, after a correction of the newest events)"
     return {"service": service, "online": watermark, "sentence": sentence}
 
 

@@ -36,12 +36,14 @@ def materialize_online(
     stores: FeatureStoreConfig | None = None,
     owner: dict[str, Any] | None = None,
     champion_reads: bool = False,
+    replace_later: bool = False,
 ) -> dict[str, Any]:
     """Materialize a run's feature sources into ``folder``; returns the watermark, `moved` and `seconds`.
 
     The caller holds `store_lock`.
 
-    A store with a later watermark stays as it is, so that promoting an older model does not take features back. An
+    A store with a later watermark stays as it is, so that promoting an older model does not take features back, unless
+    ``replace_later``. What the sources do not hold any more, or what has outlived its lifetime, leaves the store. An
     interrupted materialization is done again by the next one. ``owner`` is written beside the watermark.
     ``champion_reads`` says that the champion reads this store: then its definitions may not change.
 
@@ -57,7 +59,7 @@ def materialize_online(
     try:
         if champion_reads:
             _check_definitions(folder, stores)
-        watermark = _materialize(features, folder, stores, owner)
+        watermark = _materialize(features, folder, stores, owner, replace_later=replace_later)
         return {**watermark, "seconds": round(time.monotonic() - started, 2)}
     except (StorageError, UsageError):
         raise
@@ -89,7 +91,7 @@ def _check_definitions(folder: Path, stores: FeatureStoreConfig) -> None:
 
 
 def _materialize(
-    features: Path, folder: Path, stores: FeatureStoreConfig, owner: dict[str, Any] | None
+    features: Path, folder: Path, stores: FeatureStoreConfig, owner: dict[str, Any] | None, *, replace_later: bool
 ) -> dict[str, Any]:
     from feature_repo.backends import translate_errors
     from feature_repo.materialize import materialize
@@ -100,7 +102,7 @@ def _materialize(
     sources = features / "feast" / SOURCES
     until = _last_known(sources)
     watermark = read_json_object(folder / WATERMARK)
-    if watermark and _parse_time(watermark.get("until")) > until:
+    if watermark and _parse_time(watermark.get("until")) > until and not replace_later:
         return {**watermark, "moved": False}
     for source in sorted(sources.glob("*.parquet")):
         with replacing(folder / SOURCES / source.name) as partial:
@@ -108,10 +110,11 @@ def _materialize(
     apply(folder, project=_project(folder.name, stores), sources=folder / SOURCES, stores=stores)
     with translate_errors(stores):
         shared_watermark = read_shared(open_store(folder))  # another machine may have materialized more
-        if shared_watermark and datetime.fromisoformat(shared_watermark["until"]) > until:
+        if shared_watermark and datetime.fromisoformat(shared_watermark["until"]) > until and not replace_later:
             write_json(folder / WATERMARK, shared_watermark)
             return {**shared_watermark, "moved": False}
-        return {**materialize(folder, until=until, owner=owner), "moved": True}
+        hash_users = (read_json_object(features / "summary.json") or {}).get("hash_users")
+        return {**materialize(folder, until=until, owner=owner, hash_users=hash_users), "moved": True}
 
 
 def _project(service: str, stores: FeatureStoreConfig) -> str:

@@ -146,7 +146,14 @@ def promote(
         champion = models.champion_record()
         champion_id = _check_champion(champion, decided, where=repository)
         reads = champion_id != candidate.model_id and _reads_service(models, champion_id, service)
-        watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=reads)
+        watermark = online.materialize_online(
+            features,
+            store_folder,
+            stores=stores,
+            owner=owner,
+            champion_reads=reads,
+            replace_later=config.replace_later_features,
+        )
         publish()
         progress.phase("promoting")
         if champion and champion_id == candidate.model_id:  # an earlier attempt of this run got this far

@@ -35,6 +35,10 @@ EXIT_CODES = {
 ENVIRONMENT = {
     "RANKLINE_BASE": "Base image of `rankline build`, instead of `--base`.",
     "RANKLINE_FEATURES": "For Feast's own command line in `feature_repo/`: the folder of the feature sources.",
+    "RANKLINE_ID_KEY": (
+        "The key that hashes the ids of users, where `ingest.hash_users` names this variable. `openssl rand -hex 32` "
+        "makes one."
+    ),
     "RANKLINE_IMAGE_DATA": "Image of the steps without torch, when a pipeline is compiled or run.",
     "RANKLINE_IMAGE_EVALUATE": "Image of evaluate, which starts the server, when a pipeline is compiled or run.",
     "RANKLINE_IMAGE_SERVE": "Image of the server.",

@@ -223,6 +223,7 @@ class ContainerContext:
     def environment(self) -> dict[str, str]:
         """The environment variables of a step."""
         passed = [*PASSED_ENVIRONMENT, *(name.lower() for name in PASSED_ENVIRONMENT), *self.recipe.cluster.secrets]
+        passed += [self.recipe.ingest.hash_users] if self.recipe.ingest.hash_users else []
         return {
             **{name: os.environ[name] for name in passed if name in os.environ},
             "RANKLINE_RUN_DIR": str(self.run),

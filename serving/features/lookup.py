@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from rankline.contracts import FrozenState, History
+from rankline.errors import ServerError
 from rankline.features.transforms import SERVICE
 from rankline.io.files import first_line
+from rankline.users.hashing import UserKey
 from serving.features.online_store import Columns, FeatureSource, UserState
 from serving.metrics import Metrics
 
@@ -44,6 +46,7 @@ class FeatureLookup:
         self._columns: Columns = {}
         self._cached_item_ids: Sequence[str] = ()  # the catalogue that the columns belong to
         self._read_at = 0.0
+        self._user_key: UserKey | None = None  # hashes the ids of requests, where those of the store are hashed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh_loop, name="features", daemon=True)
 
@@ -89,7 +92,7 @@ class FeatureLookup:
         if self._source is None or self.state != "ready":
             return UserState()
         try:
-            return self._source.user_state(user_id, at)
+            return self._source.user_state(self._user_key.hash(user_id) if self._user_key else user_id, at)
         except Exception as error:  # a store can raise anything; the request is answered without it
             self._mark_down(error)
             return UserState()
@@ -112,6 +115,7 @@ class FeatureLookup:
             return
         try:
             self._source.open()
+            self._user_key = _user_key(self._source.hash_users())
             columns: dict[str, Any] = self._source.item_features(items)
             watermark = self._source.watermark()
         except Exception as error:  # a store can raise anything; the loop tries again
@@ -130,3 +134,23 @@ class FeatureLookup:
             log.error("the feature store does not answer, using defaults: %s", error)
         self.state, self.reason = "down", first_line(error)
         self._metrics.features_ready.set(0)
+
+
+def _user_key(hashed: Mapping[str, str]) -> UserKey | None:
+    """The key that hashed the ids of users, from the environment; None for plain ids.
+
+    Raises:
+        UsageError: the variable is not set.
+        ServerError: it holds another key.
+    """
+    if not hashed:
+        return None
+    key = UserKey.from_environment(hashed["variable"])
+    if key.fingerprint != hashed.get("key", key.fingerprint):
+        raise ServerError(
+            "the ids of users in the feature store were hashed with another key",
+            expected=f"the key with the fingerprint {hashed['key']} in {hashed['variable']}",
+            found=f"one with the fingerprint {key.fingerprint}",
+            hint="start the server with the key of the runs",
+        )
+    return key

@@ -26,6 +26,7 @@ import numpy as np
 from rankline.contracts import History
 from rankline.errors import ServerError, StorageError
 from rankline.features import transforms, watermark
+from rankline.io.files import read_json_object
 from rankline.runtime.bucket_workspace import BucketWorkspace
 
 # Items per read: a read locks the store, and the lookups of users wait for it.
@@ -63,6 +64,10 @@ class FeatureSource(ABC):
     def watermark(self) -> float | None:
         """The store's watermark in unix seconds, if known."""
         return None
+
+    def hash_users(self) -> Mapping[str, str]:
+        """The variable and the fingerprint of the key that hashed the ids of users; empty for plain ids."""
+        return {}
 
     def user_state(self, user_id: str, at: float) -> UserState:
         """Read a user's features, and the history before ``at`` (unix seconds)."""
@@ -167,13 +172,20 @@ class FeastLibrary(FeatureSource):
 
     def watermark(self) -> float | None:
         """The watermark in the store, or in watermark.json next to it."""
+        try:
+            return datetime.fromisoformat(self._watermark_content()["until"]).timestamp()
+        except (ValueError, KeyError):
+            return None
+
+    def hash_users(self) -> Mapping[str, str]:
+        """The variable and the fingerprint of the key, as the watermark has them."""
+        content: Mapping[str, str] = self._watermark_content().get("hash_users") or {}
+        return content
+
+    def _watermark_content(self) -> dict[str, Any]:
         with self._lock:
             content = watermark.read_shared(self._store) if self._store is not None else None
-        try:
-            content = content or json.loads((self._folder / watermark.FILE).read_text())
-            return datetime.fromisoformat(content["until"]).timestamp()
-        except (OSError, ValueError, KeyError):
-            return None
+        return content or read_json_object(self._folder / watermark.FILE) or {}
 
 
 class FeastBucket(FeastLibrary):
@@ -225,13 +237,17 @@ class FeastServer(FeatureSource):
         "history_length": 0.0,
     }
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._url, self._timeout_s = url.rstrip("/"), timeout_s
+    def __init__(self, url: str, *, timeout_s: float = 2.0, hash_users: str = "") -> None:
+        self._url, self._timeout_s, self._hash_users = url.rstrip("/"), timeout_s, hash_users
 
     def open(self) -> None:
         """Check that the server answers."""
         with urllib.request.urlopen(f"{self._url}/health", timeout=self._timeout_s):
             pass
+
+    def hash_users(self) -> Mapping[str, str]:
+        """The variable that the server was told, since a feature server does not know it."""
+        return {"variable": self._hash_users} if self._hash_users else {}
 
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
         """Read the features of a service; those of placeholder entities are None."""

@@ -314,6 +314,15 @@ def test_an_image_that_is_not_pinned_is_refused(tmp_path: Path, image: str) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_a_key_of_user_ids_that_no_step_would_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not reach the steps") as refusal:
+        with_settings(tmp_path, "ingest.hash_users=RANKLINE_ID_KEY")
+    assert "--set cluster.secrets.RANKLINE_ID_KEY=" in str(refusal.value)
+    secret = "cluster.secrets.RANKLINE_ID_KEY=rankline-ids/key"
+    _, executors = with_settings(tmp_path, "ingest.hash_users=RANKLINE_ID_KEY", secret)
+    assert "rankline-ids" in json.dumps(executors["exec-ingest"])
+
+
 def test_cuda_without_a_requested_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="finetune trains on cuda, and no GPU is requested"):
         with_settings(tmp_path, "finetune.device=cuda", "cluster.train.gpus=0")

@@ -23,13 +23,20 @@ HISTORY = {
 }
 
 
-def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY) -> Path:
-    """Write a store with user u1 and the last week's events of some items; return ``folder``."""
+def make_store(
+    folder: Path,
+    *,
+    popular: dict[str, float],
+    until: datetime = DAY,
+    user: str = "u1",
+    hash_users: dict[str, str] | None = None,
+) -> Path:
+    """Write a store with one user and the last week's events of some items; return ``folder``."""
     from feature_repo import materialize, store
 
     sources = folder / store.SOURCES
     sources.mkdir(parents=True, exist_ok=True)
-    users: list[dict[str, Any]] = [{"user_id": "u1"}]
+    users: list[dict[str, Any]] = [{"user_id": user}]
     items: list[dict[str, Any]] = [{"item_id": item} for item in popular]
     activity = dict.fromkeys(transforms.USER, 3.0)
     counts = dict.fromkeys((name for name in transforms.ITEM if name.startswith("item_events")), 0.0)
@@ -50,5 +57,5 @@ def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY
             table = table.append_column(name, pa.array([until] * len(view_rows), STAMP))
         parquet.write_table(table, sources / f"{view}.parquet")
     store.apply(folder, project="tiny", sources=sources)
-    materialize.materialize(folder, until=until)
+    materialize.materialize(folder, until=until, hash_users=hash_users)
     return folder

@@ -85,7 +85,10 @@ def test_a_step_is_reported_the_secrets_its_recipe_names_and_no_others(
 ) -> None:
     monkeypatch.setenv("STORE_KEY", "one")
     monkeypatch.setenv("OTHER_KEY", "two")
+    monkeypatch.setenv("ID_KEY", "three")
+    assert location(tmp_path, "ingest.hash_users=ID_KEY").environment()["ID_KEY"] == "three"
     result = location(tmp_path, "cluster.secrets.STORE_KEY=store/key").environment()
+    assert "ID_KEY" not in result
     assert result["STORE_KEY"] == "one"
     assert "OTHER_KEY" not in result
     assert result["RANKLINE_RUN_DIR"] == str(tmp_path / "ws" / "runs" / "r1")

@@ -1,0 +1,209 @@
+"""Erase users from a workspace and everything that its runs and schedules name, and search all of it afterwards.
+
+The list of erased users is written first, so that a run that starts meanwhile leaves them out, and an erasure that is
+killed can be begun again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.promote import erasure as feast
+from pipelines.erasure.ids import UserIds
+from pipelines.erasure.places import Place, Recorded, places, recorded
+from pipelines.erasure.rewriting import without_rows
+from pipelines.erasure.search import holds
+from pipelines.erasure.treatment import SPILL, Treated, is_source, treat
+from pipelines.retention.inventory import is_run, is_running, list_folders
+from pipelines.retention.sweep import LOCK
+from rankline.errors import ErasureIncomplete, UsageError
+from rankline.io.files import locked
+from rankline.runtime.bucket_workspace import BucketWorkspace
+from rankline.users.erased import FOLDER, ErasedUsers
+from rankline.users.hashing import UserKey
+
+MAX_NAMED = 10
+
+
+@dataclass
+class Erasure:
+    """What an erasure did, or would do."""
+
+    users: int
+    dry_run: bool
+    online: dict[str, int] = field(default_factory=dict)  # feature service -> users with rows in its online store
+    postgres_rows: int = 0
+    treated: list[Treated] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The erasure as JSON, without an id."""
+        return asdict(self)
+
+
+def erase(
+    workspace: Path,
+    ids: Collection[str],
+    *,
+    bucket: BucketWorkspace | None = None,
+    dry_run: bool = False,
+    say: Callable[[str], None] = print,
+) -> Erasure:
+    """Erase users, by their plain ids; with a ``bucket`` the workspace is the copy of the one there.
+
+    Raises:
+        UsageError: a run is in progress, another erasure or `rankline gc` is at work, or a key is missing.
+        ErasureIncomplete: a file still holds an id; it names those files.
+        StorageError: a bucket, Redis or Postgres does not answer.
+    """
+    workspace = workspace.resolve()
+    known = recorded(workspace)
+    forms = _plain_forms(ids, known)
+    users = UserIds(frozenset(forms | _hashed_forms(forms, known)), _user_columns(known))
+    with _exclusive(workspace):
+        _refuse_while_running(workspace)
+        buckets = _buckets(workspace, known, bucket)
+        if not dry_run:
+            _add_to_list(workspace, forms, buckets)
+            _refuse_while_running(workspace)
+        result = Erasure(len(ids), dry_run)
+        _erase_from_stores(workspace, users, known, buckets, result)
+        where = places(workspace, known.storages)
+        where += [Place(each.url) for each in buckets if each.url not in {place.url for place in where}]
+        for place, file in _find(where, users):
+            treated = treat(place, file, users, dry_run=dry_run)
+            if treated not in result.treated:
+                result.treated.append(treated)
+                say(_line(treated, dry_run=dry_run))
+        if not dry_run:
+            _require_erased(workspace, where, users, result)
+    return result
+
+
+def _line(treated: Treated, *, dry_run: bool) -> str:
+    verb = f"would be {treated.action}" if dry_run and treated.action in ("removed", "rewritten") else treated.action
+    return f"{verb}: {treated.place}/{treated.path} ({treated.why})"
+
+
+def _plain_forms(ids: Collection[str], known: Recorded) -> set[str]:
+    """The ids as given, and as the recipes' normalisations write them."""
+    import duckdb
+
+    from components.ingest.ids import normalised
+
+    forms = set(ids)
+    for names in {tuple(each.get("columns", {}).get("normalise_ids", ())) for each in known.ingests} - {()}:
+        with duckdb.connect() as db:
+            forms |= {db.execute(f"SELECT {normalised('$1', names)}", [each]).fetchall()[0][0] for each in ids}
+    return forms - {""}
+
+
+def _user_columns(known: Recorded) -> frozenset[str]:
+    """What the recipes call the columns of users in their sources."""
+    columns = [each.get("columns", {}) for each in known.ingests]
+    return frozenset(str(each[name]) for each in columns for name in ("user_id", "user_key") if each.get(name))
+
+
+def _hashed_forms(forms: Collection[str], known: Recorded) -> set[str]:
+    """The ids as the recipes hash them.
+
+    Raises:
+        UsageError: a key is not in the environment.
+    """
+    variables = {str(each["hash_users"]) for each in known.ingests if each.get("hash_users")}
+    return {UserKey.from_environment(variable).hash(form) for variable in variables for form in forms}
+
+
+@contextlib.contextmanager
+def _exclusive(workspace: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(workspace / LOCK, timeout_s=0))
+        except TimeoutError as error:
+            raise UsageError(
+                "another erasure, or `rankline gc`, is at work in this workspace",
+                expected="one at a time",
+                found="a lock that is held",
+                where=str(workspace / LOCK),
+                hint="wait for it to end",
+            ) from error
+        yield
+
+
+def _refuse_while_running(workspace: Path) -> None:
+    running = [folder.name for folder in list_folders(workspace / "runs", is_ours=is_run) if is_running(folder)]
+    if running:
+        raise UsageError(
+            "a run is in progress, and it would bring back what is erased",
+            expected="no run in progress",
+            found=", ".join(running),
+            where=str(workspace / "runs"),
+            hint=f"wait for it to end, or `rankline runs cancel {running[0]}`; then run this again",
+        )
+
+
+def _buckets(workspace: Path, known: Recorded, bucket: BucketWorkspace | None) -> list[BucketWorkspace]:
+    """The workspaces in buckets that share the files of this one."""
+    if bucket is not None:
+        return [bucket]
+    urls = dict.fromkeys(each.workspace for each in known.storages if each.workspace)
+    return [BucketWorkspace(url, workspace) for url in urls]
+
+
+def _add_to_list(workspace: Path, forms: Collection[str], buckets: Collection[BucketWorkspace]) -> None:
+    """Put users on the list that ingest reads, here and in every bucket."""
+    with contextlib.ExitStack() as stack:
+        owner = {"who": "rankline users erase"}
+        publish = [stack.enter_context(each.writing(FOLDER, owner=owner, timeout_s=60.0)) for each in buckets]
+        ErasedUsers(workspace / FOLDER).add(forms)
+        for each in publish:
+            each()
+
+
+def _erase_from_stores(
+    workspace: Path, users: UserIds, known: Recorded, buckets: Collection[BucketWorkspace], result: Erasure
+) -> None:
+    """Erase users from Feast's stores."""
+    for each in buckets:
+        each.download("online")
+    bucket = next(iter(buckets), None)
+    for folder in feast.online_folders(workspace):
+        result.online[folder.name] = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
+    in_postgres = [each.features for each in known.storages if each.features.offline == "postgres"]
+    for stores in {each.postgres: each for each in in_postgres}.values():
+        result.postgres_rows += feast.erase_from_tables(stores, users.forms, dry_run=result.dry_run)
+
+
+def _find(where: Collection[Place], users: UserIds) -> Iterator[tuple[Place, str]]:
+    """Every file that holds an id of one of the users, in its name or in itself."""
+    for place in where:
+        for file in list(place.files()):
+            if file.split("/")[0] in (FOLDER, LOCK):
+                continue
+            content = place.read(file)
+            if f"/{SPILL}" in f"/{file}" or users.is_in(file) or holds(file, content, users):
+                yield place, file
+            elif is_source(place, file) and without_rows(content, users) not in (None, content):
+                yield place, file  # an id such as 1 is a user only by its column
+
+
+def _require_erased(workspace: Path, where: Collection[Place], users: UserIds, result: Erasure) -> None:
+    """Search everything again.
+
+    Raises:
+        ErasureIncomplete: something still holds an id.
+    """
+    deliberate = {(each.place, each.path) for each in result.treated if each.action == "kept"}
+    left = [f"{place.url}/{file}" for place, file in _find(where, users) if (place.url, file) not in deliberate]
+    left += [str(each) for each in feast.online_folders(workspace) if feast.remaining_online(each, users.forms)]
+    if left:
+        raise ErasureIncomplete(
+            f"{len(left)} files still hold the id of an erased user",
+            expected="a search of the workspace and its storages that finds nothing",
+            found=", ".join(left[:MAX_NAMED]) + (f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""),
+            where=str(workspace),
+            hint="remove or correct those files, then run this again; the user is on the list that ingest leaves out",
+        )
