@@ -38,14 +38,14 @@ def exposures(folder: Path, log: str) -> list[dict[str, float | None]]:
     raw = ingest_log(folder, rows, COLUMNS, LABELS)
     with duckdb.connect() as db:
         load_tables(db, raw, window_s=30 * MINUTE)
-        found = db.sql(
+        groups = db.sql(
             """
             SELECT exposure, list(item_id ORDER BY row), list(feedback ORDER BY row) FROM exposed
             WHERE exposure IN (SELECT exposure FROM grouped JOIN logged USING (row) WHERE user_id <> 'z')
             GROUP BY exposure ORDER BY min(row)
             """
         ).fetchall()
-    return [dict(zip(items, feedback)) for _, items, feedback in found]
+    return [dict(zip(items, feedback)) for _, items, feedback in groups]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_the_latest_exposures_of_each_split_are_kept(tmp_path: Path) -> None:
 
     for split in ("train", "valid", "test"):
         times = sorted(row["at"] for row in every if row["split"] == split)
-        kept = sorted(row["at"] for row in few if row["split"] == split)
-        assert (len(kept), kept) == (20, times[-20:])
+        latest = sorted(row["at"] for row in few if row["split"] == split)
+        assert (len(latest), latest) == (20, times[-20:])
 
 
 def write_beir(folder: Path, *, queries: int = 40) -> Path:
