@@ -25,7 +25,9 @@ class Label(FrozenModel):
         "binary", description="binary: it happened or not; graded: a scale; count; continuous: seconds, money."
     )
     weight: float = Field(
-        1.0, description="Weight of the event in learning if the value counts; below 0 it is negative feedback."
+        1.0,
+        allow_inf_nan=False,
+        description="Weight of the event in learning if the value counts; below 0 it is negative feedback.",
     )
     at_least: float | None = Field(None, description="Smallest value that counts; by default any value above 0.")
     at_quantile: float | None = Field(
@@ -42,6 +44,10 @@ class Label(FrozenModel):
             raise ValueError("at_least and at_quantile are two ways to set one limit: keep one")
         if self.scale is not None and self.scale[0] >= self.scale[1]:
             raise ValueError("the scale is empty: its smallest value must be below its largest")
+        if self.scale is not None and self.type == "binary":
+            raise ValueError("a binary label is 0 or 1: a scale is of a graded label, a count or a continuous one")
+        if self.scale is not None and self.at_least is not None and self.at_least > self.scale[1]:
+            raise ValueError("no value counts: at_least is above the largest value of the scale")
         return self
 
 

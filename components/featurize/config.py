@@ -37,6 +37,14 @@ class FeaturizeConfig(FrozenModel):
     train_requests_per_user: int = Field(
         10, ge=1, le=1000, description="Train requests per user, at the user's last train events."
     )
+    impression_window_s: int = Field(
+        1800,
+        ge=0,
+        description="Without request ids, impressions are of the request whose positive follows within this time.",
+    )
+    exposure_requests: int = Field(
+        20_000, ge=1, description="Most requests per split of which everything that was shown is kept, the latest."
+    )
     negatives: int = Field(50, ge=0, le=10_000, description="Negatives sampled per request.")
     popular_negatives: float = Field(
         0.5, ge=0, le=1, description="Share of negatives sampled by popularity^0.75; the others are uniform."

@@ -6,12 +6,16 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from components.ingest.ids import NORMALISATIONS
+from components.ingest.label_settings import DEFAULT_COLUMNS, check_labels, mapped_columns
 from components.ingest.times import OTHER_UNITS
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, USERS, FrozenModel
 from rankline.io.sources import Source, is_file_database
+from rankline.labels import FEEDBACK, IMPRESSION, Label, effective_labels
 from rankline.runtime.memory import halved_settings
 
+EVENT_TYPE = "event_type_as_written"
 INTERNAL_COLUMNS = (
+    EVENT_TYPE,
     "row",
     "raw",
     "reject_reason",
@@ -61,14 +65,19 @@ class Columns(FrozenModel):
         "", description="Column of events with the time at which the event became known; by default the event's time."
     )
     labels: dict[str, str] = Field(
-        {"rating": "rating"},
-        description="Label (click, purchase, rating, relevance) -> its column.",
+        DEFAULT_COLUMNS,
+        description="Label -> its column: one of ingest.labels, or click, purchase, rating, relevance without those.",
     )
     event_type: str = Field("", description="Column of events with the type of event; event_types maps its values.")
     event_types: dict[str, str] = Field(
         {},
-        description="Value of event_type -> the label that it sets to 1 (the others to 0); an empty label sets none.",
+        description="Value of event_type -> the label that it sets to 1 (the others to 0); impression if the item was "
+        "only shown, which is negative unless a label says otherwise; empty for an event to keep out of learning.",
     )
+    request_id: str = Field(
+        "", description="Column of events with the id of the request, or page, that showed the item among others."
+    )
+    position: str = Field("", description="Column of events with the item's place in its request, from 1.")
     split: str = Field("", description="Column of events with the split: train, valid (dev) or test.")
     query_text: str = Field(
         "", description="Column with the words of the query: of queries, or of events if there is no such table."
@@ -131,16 +140,6 @@ class Columns(FrozenModel):
             raise ValueError(f"no such normalisation: {', '.join(unknown)}; there are {', '.join(NORMALISATIONS)}")
         return names
 
-    @field_validator("labels")
-    @classmethod
-    def _known_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        return _check_labels(labels, labels)
-
-    @field_validator("event_types")
-    @classmethod
-    def _known_types(cls, types: dict[str, str]) -> dict[str, str]:
-        return _check_labels(types, [label for label in types.values() if label])
-
     @field_validator("timestamp_unit", "created_at_unit")
     @classmethod
     def _known_unit(cls, unit: str) -> str:
@@ -202,12 +201,6 @@ def stored_name(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _check_labels(value: dict[str, str], labels: object) -> dict[str, str]:
-    if unknown := sorted(set(labels) - set(LABELS)):  # type: ignore[call-overload]
-        raise ValueError(f"unknown labels {', '.join(unknown)}; there are {', '.join(LABELS)}")
-    return value
-
-
 class TextFiles(FrozenModel):
     """The format of text files."""
 
@@ -267,6 +260,11 @@ class IngestConfig(Source):
 
     files: TextFiles = Field(TextFiles(), description="Format of the text files of `tables`.")
     columns: Columns = Field(Columns(), description="The source's column for each purpose.")
+    labels: dict[str, Label] = Field(
+        {},
+        description="The labels of events, by name: what happened to an item that was shown, and which of it makes a "
+        "positive. Without any, clicks, purchases and relevance above 0 are positives, or every event if it has none.",
+    )
     window_start: str | None = Field(None, description="Start of the data window (ISO time, UTC), inclusive.")
     window_end: str | None = Field(None, description="End of the data window (ISO time, UTC), exclusive.")
     earliest: str = Field("1970-01-01", description="Events before this time (ISO, UTC) are rejected.")
@@ -315,6 +313,32 @@ class IngestConfig(Source):
                 "export the tables of another database as Parquet, and set ingest.format=tables"
             )
         return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> "IngestConfig":
+        columns = self.columns
+        others = {stored_name(name).casefold() for name in columns.declared("event")}
+        taken = others | (RESERVED_NAMES - set(LABELS)) | {"request_id", "position"}
+        read = {"relevance": "score"} if self.format == "beir" else columns.labels
+        check_labels(self.labels, read, columns.event_types, taken=taken)
+        if IMPRESSION in columns.event_types.values() and not self.effective_labels():
+            raise ValueError("event_types has impressions, but no label makes a positive: declare it in ingest.labels")
+        used = {name for name in ("request_id", "position") if getattr(columns, name)}
+        used |= {FEEDBACK} if self.effective_labels() else set()
+        if clash := sorted(used & others):
+            raise ValueError(
+                f"{', '.join(clash)}: ingest writes a column of this name; leave it out of event_attributes"
+            )
+        return self
+
+    def effective_labels(self) -> dict[str, Label]:
+        """The declared labels, or what the mapped ones mean by default; empty if every event is a positive."""
+        read = {"relevance"} if self.format == "beir" else {*self.columns.labels}
+        return effective_labels(self.labels, read | {*self.columns.event_types.values()})
+
+    def label_columns(self) -> dict[str, str]:
+        """Label -> the column that it is read from."""
+        return mapped_columns(self.labels, self.columns.labels)
 
     @model_validator(mode="after")
     def _window_has_length(self) -> "IngestConfig":
