@@ -14,7 +14,7 @@ import torch
 
 from components.distill import head_calibration, label_heads
 from components.distill.config import DistillConfig
-from components.distill.head_calibration import best_threshold, fit_platt, log_loss
+from components.distill.head_calibration import best_threshold, fit_curve, fit_platt, log_loss
 from components.distill.impressions import Impressions
 from components.distill.step import distill
 from components.evaluate.config import EvaluateConfig
@@ -27,12 +27,14 @@ from rankline.contracts import Manifest
 from rankline.errors import TooSmall, UsageError
 from rankline.evaluation.decision import PromotionPolicy, decide
 from rankline.evaluation.report import Report, read_report, read_scores
+from rankline.evaluation.snapshot_requests import read_snapshot_requests
 from rankline.labels import Label
 from rankline.model.bundle import Bundle, open_bundle, write_bundle_manifest
-from rankline.model.head_values import head_values
+from rankline.model.head_values import HeadPolicy, head_values
 from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.model.scoring import Catalogue
 from rankline.runtime.progress import Progress
+from rankline.train.examples import Examples, read_examples
 from serving.engine import BundleEngine, EngineRequest
 from tests.components.ads_world import EXAMINED, LABELS, Ads, write_ads
 
@@ -235,6 +237,56 @@ def test_a_label_comes_after_a_binary_one(world: World) -> None:
         data.refuse_too_few()
 
 
+# Negatives of requests and weights of targets -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(world: World) -> Examples:
+    return read_examples(world.folder / "features", max_history=20)
+
+
+def test_weights_are_one_in_the_mean_and_gains_as_given(data: Examples) -> None:
+    train = data.splits["train"]
+    assert np.concatenate(train.target_weights).mean() == pytest.approx(1.0)
+    assert set(np.concatenate(train.target_gains)) == {1.0, 3.0}
+    rows = np.arange(len(train))
+    targets = np.array([of[-1] for of in train.targets])
+    assert train.weights(rows, targets).tolist() == [of[-1] for of in train.target_weights]
+
+
+def test_what_was_shown_stands_beside_its_target(world: World, data: Examples) -> None:
+    train = data.splits["train"]
+    rows = np.arange(len(train))
+    items_BC, real_BC = train.target_and_shown(rows, np.array([of[0] for of in train.targets]))
+    for row, items, real in zip(rows, items_BC, real_BC):
+        assert items[real].tolist() == [train.targets[row][0], *train.shown[row]]
+        assert len(train.shown[row]) + len(train.targets[row]) == 5
+        assert not np.isin(train.shown[row], train.targets[row]).any()
+
+
+@pytest.mark.parametrize("sampled_items", [0, 8])
+def test_negatives_of_requests_are_learnt(world: World, tmp_path: Path, sampled_items: int) -> None:
+    """Both trainers rank what was chosen above what was shown with it better than without the negatives."""
+    losses = {}
+    for weight in (0.0, 4.0):
+        settings = {"shown_weight": weight, "sampled_items": sampled_items}
+        folder = tmp_path / str(weight)
+        (folder / "teacher").mkdir(parents=True)
+        features = world.folder / "features"
+        finetune(features, folder / "teacher", config=TEACHER.model_copy(update=settings), progress=Progress())
+        losses[weight] = json.loads((folder / "teacher" / "curve.json").read_text())[-1]["loss"]
+        weights = (folder / "teacher" / "weights.safetensors").read_bytes()
+        losses[weight, "weights"] = weights
+    assert losses[0.0, "weights"] != losses[4.0, "weights"]
+    assert losses[4.0] > losses[0.0] + 1.0  # a softmax over five items, four times
+
+
+def test_the_scorer_has_what_was_shown_among_its_candidates(world: World) -> None:
+    requests = list(read_snapshot_requests(world.folder / "features", "valid"))
+    assert all(request.shown for request in requests)
+    assert all(len(request.target_weights) == len(request.targets) for request in requests)
+
+
 # How it is fitted -------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +304,34 @@ def test_a_logit_that_says_the_opposite_says_nothing() -> None:
     weight, bias = fit_platt(logits, happened * 1.0, before_N=np.ones(4000))
     assert weight == 0
     assert 1 / (1 + np.exp(-bias)) == pytest.approx(happened.mean(), abs=1e-3)
+
+
+def test_a_curve_bends_a_line_that_does_not_fit() -> None:
+    """Half of the users never click: the chance of the likeliest is far from a logistic one."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=40_000)
+    planted = np.where(logits > 0.5, 0.5, 0.05)
+    happened = (rng.random(len(logits)) < planted) * 1.0
+    ones = np.ones(len(logits))
+    weight, bias = fit_platt(logits, happened, before_N=ones)
+    curve = fit_curve(weight * logits + bias, 0 * logits, happened, before_N=ones)
+    straight = HeadPolicy(type="binary", weight=weight, bias=bias)
+    bent = straight.model_copy(update={"curve": curve})
+    errors = [
+        np.mean([abs(planted[part].mean() - head.own_values(logits)[part].mean()) for part in deciles(logits)])
+        for head in (straight, bent)
+    ]
+    assert errors[1] < errors[0] / 3
+    assert [point.calibrated for point in curve] == sorted(point.calibrated for point in curve)
+
+
+def deciles(values: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(np.argsort(values), 10)
+
+
+def test_few_events_bend_nothing() -> None:
+    happened = np.array([1.0] * 200 + [0.0] * 900)
+    assert fit_curve(np.linspace(-3, 3, 1100), np.zeros(1100), happened, before_N=np.ones(1100)) == []
 
 
 def test_the_threshold_has_the_largest_f1() -> None:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from rankline.model.head_values import HeadPolicy, PositionShare, head_values
+from rankline.model.head_values import CurvePoint, HeadPolicy, PositionShare, head_values
 from rankline.model.policy import ServingPolicy
 
 LOGITS = np.array([-2.0, 0.0, 1.5])
@@ -28,7 +28,13 @@ def test_a_chance_is_the_mean_over_the_positions_of_the_log_or_that_of_one() -> 
     expected = 0.25 * sigmoid(LOGITS + 1) + 0.75 * sigmoid(LOGITS - 1)
     np.testing.assert_allclose(head_values({"click": LOGITS}, heads)["click"], expected)
     at_position = head_values({"click": LOGITS}, heads, np.array([1, 3, 1]))["click"]
-    np.testing.assert_allclose(at_position, sigmoid(LOGITS + [1, -1, 1]))
+    np.testing.assert_allclose(at_position, sigmoid(LOGITS + np.array([1, -1, 1])))
+
+
+def test_a_curve_bends_a_logit_and_goes_straight_on_beyond_its_ends() -> None:
+    curve = [CurvePoint(logit=-1.0, calibrated=-2.0), CurvePoint(logit=1.0, calibrated=0.0)]
+    heads = {"click": HeadPolicy(type="binary", curve=curve)}
+    np.testing.assert_allclose(head_values({"click": LOGITS}, heads)["click"], sigmoid(np.array([-3.0, -1.0, 0.5])))
 
 
 def test_what_comes_after_something_is_never_likelier_than_it() -> None:
