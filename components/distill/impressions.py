@@ -20,8 +20,7 @@ from rankline.errors import TooSmall, UsageError
 from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure
 from rankline.features import label_values
 from rankline.labels import Label
-from rankline.model.networks import HEADS
-from rankline.model.order import RANK, Order
+from rankline.model.order import HEADS, RANK, Order
 from rankline.model.scoring import NOT_FOR_LABELS, Catalogue
 from rankline.runtime.progress import Progress
 

@@ -46,7 +46,9 @@ def test_a_name_is_a_head_or_a_number_of_the_items() -> None:
     order.check_names(heads, {"price": True, "title": False})
     with pytest.raises(UsageError, match="something unknown: price"):
         order.check_names(heads, {"title": False})
-    with pytest.raises(UsageError, match=r"not a number: price(.|\n)*item_numbers"):
+    with pytest.raises(UsageError, match=r"not a number: price(.|\n)*ingest\.columns\.price"):
         order.check_names(heads, {"price": False})
+    with pytest.raises(UsageError, match=r"not a number: margin(.|\n)*item_numbers"):
+        Order("margin*click").check_names(heads, {"margin": False})
     with pytest.raises(UsageError, match="something unknown: click"):
         order.check_names(["rank"], {"price": True})
