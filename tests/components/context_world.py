@@ -34,7 +34,7 @@ class World:
     """How large the shop is, and the field that decides: gender, age, about, device, holiday or hour."""
 
     decides: str
-    users: int = 400
+    users: int = 800
     items: int = 40
     events_per_user: int = 3
     seed: int = 0
@@ -95,6 +95,6 @@ def featurize_config(**changes: Any) -> FeaturizeConfig:
     return FeaturizeConfig(**{**base, "negatives": 10, **changes})
 
 
-FINETUNE: FinetuneConfig = change_of(smoke().finetune, epochs=6, evaluate_every=3)
-DISTILL: DistillConfig = change_of(smoke().distill, epochs=10, evaluate_every=5)
+FINETUNE: FinetuneConfig = change_of(smoke().finetune, epochs=12, evaluate_every=4)
+DISTILL: DistillConfig = change_of(smoke().distill, epochs=12, evaluate_every=4, scorer_batch_size=8)
 EXPORT: ExportConfig = change_of(smoke().export, fp16=False, int8=False)
