@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from feature_repo import removal
-from feature_repo.definitions import VIEWS
+from feature_repo.definitions import VIEWS, view_names
+from feature_repo.profile import read_declared
 from feature_repo.store import SETTINGS, SOURCES, open_store, store_settings, working_directory, write_store
 from rankline.features import watermark
 from rankline.io.files import read_json_object, replacing, write_json
@@ -49,7 +50,9 @@ def materialize(
     stale_until = max(until, _previous_until(store, folder))
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="materialize-"))
-        rows = _copy_sources(store, folder, Path(scratch) / SOURCES, until=until)
+        fields = read_declared((folder / store.get_feature_view(VIEWS[0]).batch_source.path).parent)
+        views = view_names(fields)
+        rows = _copy_sources(store, folder, Path(scratch) / SOURCES, views, until=until)
         online = yaml.safe_load((folder / SETTINGS).read_text())["online_store"]
         if online["type"] == "sqlite":
             sqlite_file = (folder / online["path"]).resolve()
@@ -57,10 +60,10 @@ def materialize(
             _copy_sqlite(sqlite_file, partial)
             removal.clear_sqlite(partial, store, until=stale_until)
             online["path"] = str(partial)
-        write_store(Path(scratch), store_settings(store.project, online=online), Path(SOURCES))
+        write_store(Path(scratch), store_settings(store.project, online=online), Path(SOURCES), fields)
         scratch_store = open_store(Path(scratch))
         with working_directory(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
-            if nonempty_views := [name for name in VIEWS if rows[name]]:
+            if nonempty_views := [name for name in views if rows[name]]:
                 scratch_store.materialize(EPOCH, until, feature_views=nonempty_views)
         if online["type"] == "redis":
             removal.remove_stale_from_redis(store, Path(scratch) / SOURCES, until=stale_until)
@@ -87,11 +90,11 @@ def _previous_until(store: Any, folder: Path) -> datetime:
         return EPOCH
 
 
-def _copy_sources(store: Any, folder: Path, sources: Path, *, until: datetime) -> dict[str, int]:
-    """Copy what was known by ``until`` of every view's source; view -> number of rows."""
+def _copy_sources(store: Any, folder: Path, sources: Path, views: list[str], *, until: datetime) -> dict[str, int]:
+    """Copy what was known by ``until`` of the sources of these views; view -> number of rows."""
     sources.mkdir()
     rows = {}
-    for view in (store.get_feature_view(name) for name in VIEWS):
+    for view in (store.get_feature_view(name) for name in views):
         rows[view.name] = _copy_known(
             folder / view.batch_source.path,
             sources / f"{view.name}.parquet",

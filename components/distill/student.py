@@ -26,6 +26,7 @@ from components.distill.candidate_table import CandidateDrawer
 from components.distill.config import DistillConfig
 from components.distill.encode import EncodedTexts
 from components.distill.impressions import Impressions, check_order, declared_labels
+from components.distill.profile_vectors import ProfileVectors
 from components.distill.scorer import ScorerInputs
 from components.distill.towers import Towers
 from components.distill.towers_trainer import TowersInputs
@@ -33,6 +34,7 @@ from rankline.evaluation.snapshot_requests import read_exposures, read_snapshot_
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
 from rankline.features.label_values import liked_from
+from rankline.features.profile import ProfileEncoder, ProfileFields
 from rankline.labels import Label
 from rankline.model.networks import HEADS, LabelHeads, Scorer, TextEncoder
 from rankline.model.order import RANK
@@ -193,8 +195,9 @@ def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConf
         covisit_decay=config.covisit_decay,
         max_history=config.max_history,
     )
-    names = feature_names(users=data.has_users, queries=data.has_queries)
-    return CandidateDrawer(model.tower, catalogue, settings, names, queries)
+    names = feature_names(users=data.has_users, queries=data.has_queries, service=data.summary["service"])
+    profile = None if data.profile is None else ProfileVectors(data.profile, model, texts)
+    return CandidateDrawer(model.tower, catalogue, settings, names, queries, profile)
 
 
 def _save(
@@ -237,8 +240,17 @@ def _settings(
         "turns": data.summary["turns"],
         "users": data.has_users,
         "side": data.side.model_dump(),
+        **_profile_settings(data),
         "bm25": {"stemmer": config.stemmer, "k1": config.bm25_k1, "b": config.bm25_b} if data.has_queries else None,
     }
+
+
+def _profile_settings(data: Examples) -> dict[str, Any]:
+    """How the declared fields are encoded, where there are any."""
+    if data.profile is None:
+        fields = ProfileFields(**data.summary.get("profile", {}))
+        return {"profile": ProfileEncoder(columns=[], time_zone=True).model_dump()} if fields.time_zone else {}
+    return {"profile": data.profile.model_dump()}
 
 
 def _encoder_result(towers: TrainedTowers, config: DistillConfig) -> dict[str, Any]:

@@ -56,9 +56,11 @@ def read(db: Any, labels: Labels, known: Known, config: FeaturizeConfig) -> Expo
     shown = _shown_items(db, labels, table["exposure"])
     for name in shown.column_names:
         requests = requests.append_column(name, shown[name])
-    time_us, of_users = table["at_us"].to_numpy(), pc.is_valid(table["user_id"]).to_numpy()
-    parts = (RequestTable(requests.filter(pa.array(each)), time_us[each]) for each in (of_users, ~of_users))
-    return Exposures(*parts)
+    requests_of = [
+        RequestTable(requests.filter(pa.array(rows)), table["at_us"].to_numpy()[rows], table["row"].to_numpy()[rows])
+        for rows in (pc.is_valid(table["user_id"]).to_numpy(), pc.is_null(table["user_id"]).to_numpy())
+    ]
+    return Exposures(*requests_of)
 
 
 def _labels_differ(db: Any, labels: Labels) -> bool:
@@ -76,7 +78,7 @@ def _times(db: Any, labels: Labels) -> pa.Table:
     return db.sql(
         f"""
         SELECT exposure, any_value(user_id) AS user_id, any_value(query_id) AS query_id, any_value(split) AS split,
-            min(at_us) AS at_us, max(at_us) AS until_us, max(known_us) AS known_us
+            min(at_us) AS at_us, max(at_us) AS until_us, max(known_us) AS known_us, min(row) AS row
         FROM grouped JOIN logged USING (row) GROUP BY exposure
         HAVING count(feedback) > 0 {condition} ORDER BY exposure
         """

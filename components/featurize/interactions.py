@@ -25,8 +25,8 @@ from rankline.errors import TooSmall, ValidationFailed
 class Interactions:
     """The log of users' events, with the ids and items that its codes stand for.
 
-    ``ratings`` [n] and ``queries`` [n] are in the log's order: 0 without a rating, -1 without a query. ``feedback`` is
-    none if every event is a positive.
+    ``ratings`` [n], ``queries`` [n] and ``rows`` [n] are in the log's order: 0 without a rating, -1 without a query,
+    and the row of each event in events.parquet. ``feedback`` is none if every event is a positive.
     """
 
     log: Log
@@ -35,6 +35,7 @@ class Interactions:
     ratings: np.ndarray
     queries: Ints
     query_ids: pa.Array
+    rows: Ints
     feedback: Feedback | None = None
 
     @property
@@ -53,8 +54,8 @@ def read_log(db: Any, clean: Path) -> Interactions:
     has_feedback = "exposure" in db.table("events").columns
     feedback_columns = ", feedback::FLOAT AS feedback, exposure" if has_feedback else ""
     events = db.sql(
-        f"SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating{feedback_columns} "
-        "FROM events WHERE user_id IS NOT NULL ORDER BY at_us, row"
+        f"SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating, row"
+        f"{feedback_columns} FROM events WHERE user_id IS NOT NULL ORDER BY at_us, row"
     ).to_arrow_table()
     item_codes = pc.index_in(events["item_id"], value_set=items["item_id"])
     if item_codes.null_count:
@@ -79,7 +80,8 @@ def read_log(db: Any, clean: Path) -> Interactions:
     query_ids = pc.unique(events["query_id"]).drop_null()
     queries = pc.fill_null(pc.index_in(events["query_id"], value_set=query_ids), -1).to_numpy().astype(np.int64)
     feedback = _feedback(db, events, order, items["item_id"]) if has_feedback else None
-    return Interactions(log, user_ids, items, events["rating"].to_numpy()[order], queries[order], query_ids, feedback)
+    ratings, rows = events["rating"].to_numpy()[order], events["row"].to_numpy()[order]
+    return Interactions(log, user_ids, items, ratings, queries[order], query_ids, rows, feedback)
 
 
 def _feedback(db: Any, events: pa.Table, order: Ints, item_ids: pa.ChunkedArray) -> Feedback:

@@ -13,9 +13,11 @@ import pyarrow.parquet as parquet
 
 from components.featurize.config import FeaturizeConfig
 from components.featurize.feedback import Labels, label_column
+from components.featurize.profiles import Profiles
 from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
 from components.featurize.tables import DAY_US, RequestTable
 from rankline import contracts, label_sql
+from rankline.contracts import TIME_ZONE
 from rankline.errors import ValidationFailed
 from rankline.features import rating_scale, transforms
 from rankline.io.sql import identifier
@@ -65,6 +67,7 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
         f"""
         SELECT query_id, epoch_us(min(event_timestamp) FILTER (grade > 0)) AS at_us,
             epoch_us(max(known_at) FILTER (grade > 0)) AS known_us, any_value(split) FILTER (grade > 0) AS split,
+            min(row) FILTER (grade > 0) AS first_row,
             list(item_id ORDER BY grade DESC, row) FILTER (grade > 0) AS targets,
             list(rating::FLOAT ORDER BY grade DESC, row) FILTER (grade > 0) AS ratings,
             list(grade::FLOAT ORDER BY grade DESC, row) FILTER (grade > 0) AS weights,
@@ -106,7 +109,8 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
     )
     if labels.effective:
         table = table.append_column("target_weights", rows["weights"]).append_column("shown", rows["shown"])
-    return QueryRequests(RequestTable(table, time_us), split, rows["known_us"].to_numpy().astype(np.int64))
+    known_us, event_rows = (rows[name].to_numpy().astype(np.int64) for name in ("known_us", "first_row"))
+    return QueryRequests(RequestTable(table, time_us, event_rows), split, known_us)
 
 
 _EVENTS_OF_QUERIES = """(SELECT *, file_row_number AS row FROM read_parquet($path, file_row_number = true))
@@ -140,19 +144,23 @@ def _judged_items(clean: Path, labels: Labels) -> str:
             FROM {_EVENTS_OF_QUERIES} AND {FEEDBACK} IS NOT NULL GROUP BY query_id, item_id)"""
 
 
-def with_features(request_table: RequestTable) -> pa.Table:
-    """The requests with their context features; user features and affinity are empty."""
+def with_features(request_table: RequestTable, profiles: Profiles) -> pa.Table:
+    """The requests with their context features; user features, affinity and declared fields of users are empty."""
+    known = profiles.of_events(request_table.event_rows)
     count = len(request_table.time_us)
     zeros = np.zeros(count)
     context = transforms.request_context(
-        request_time=request_table.time_us / 1e6, last_event_time=zeros, history_length=zeros
+        request_time=request_table.time_us / 1e6,
+        last_event_time=zeros,
+        history_length=zeros,
+        time_zones=known[TIME_ZONE].to_pylist() if TIME_ZONE in known else (),
     )
     columns = {name: request_table.table[name] for name in request_table.table.column_names}
     no_affinity = {
         "affinity_categories": pa.array([[]] * count, pa.list_(pa.string())),
         "affinity_shares": pa.array([[]] * count, pa.list_(pa.float32())),
     }
-    return pa.table({**columns, **dict.fromkeys(transforms.USER, zeros), **no_affinity, **context})
+    return pa.table({**columns, **dict.fromkeys(transforms.USER, zeros), **no_affinity, **context, **known})
 
 
 def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:

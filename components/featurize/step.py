@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from components.featurize import exposures, interactions, negatives, queries, snapshots, tables
 from components.featurize.config import FeaturizeConfig
@@ -19,9 +20,11 @@ from components.featurize.feedback import Labels
 from components.featurize.interactions import Interactions
 from components.featurize.join import JoinSettings, PointInTimeJoin
 from components.featurize.parquet_writers import ParquetWriters
+from components.featurize.profiles import Profiles
 from components.featurize.queries import QueryRequests
 from components.featurize.split import Split
-from rankline.features.transforms import SERVICE
+from components.featurize.tables import RequestTable
+from rankline.contracts import TIME_ZONE
 from rankline.io import digest
 from rankline.io.files import write_json
 from rankline.io.sql import spill_folder, temporary_database
@@ -38,7 +41,8 @@ Join = Callable[..., PointInTimeJoin]  # of features and the number of rows
 
 @dataclass(frozen=True)
 class SplitData:
-    """The clean tables as requests: users' events and their split, the queries that no user asked, and exposures."""
+    """The clean tables as requests: users by their events and split, queries that no user asked, exposures, and the
+    declared fields of users and of the moment."""
 
     interactions: Interactions
     log_split: Split
@@ -46,6 +50,7 @@ class SplitData:
     query_requests: QueryRequests
     counts: dict[str, Any]
     exposures: Exposures | None
+    profiles: Profiles
 
 
 def featurize(
@@ -65,6 +70,7 @@ def featurize(
 
     Raises:
         TooSmall: a split would have fewer requests than ``config.min_requests``.
+        UsageError: a declared feature has no column that can be encoded.
         ValidationFailed: events name unknown items, or queries without words.
         IntegrityError: a join lost rows, or the fast join and Feast do not agree.
         StorageError: Postgres does not answer, refuses, or its registry is locked.
@@ -87,6 +93,7 @@ def featurize(
             affinity_categories=config.affinity_categories,
             history_days=config.history_days,
         )
+        data.profiles.write_sources(feast / SOURCES)
 
     progress.phase("feast apply")
     project = _apply_definitions(feast, config, stores)
@@ -97,7 +104,7 @@ def featurize(
         progress.phase("requests")
         user_rows, users_checked = _write_requests(writers, join, data, config, progress)
         if data.exposures:
-            _write_exposures(writers, join, data.exposures, config)
+            _write_exposures(writers, join, data.exposures, data.profiles, config)
         progress.phase("item features")
         item_rows, items_checked = _write_item_features(writers, join, data, feast / SOURCES, config, progress)
 
@@ -122,6 +129,7 @@ def featurize(
 
 
 def _split_requests(db: Any, clean: Path, labels: Labels, config: FeaturizeConfig) -> SplitData:
+    profiles = Profiles.read(clean, config)
     events = interactions.read_log(db, clean)
     log_split = interactions.log_split(events.log, config)
     query_texts = queries.query_texts(clean, turns=config.turns)
@@ -130,7 +138,7 @@ def _split_requests(db: Any, clean: Path, labels: Labels, config: FeaturizeConfi
     interactions.check_split_sizes(counts["requests"], config)
     known = exposures.Known(events, log_split, query_requests, query_texts)
     shown = exposures.read(db, labels, known, config)
-    return SplitData(events, log_split, query_texts, query_requests, counts, shown)
+    return SplitData(events, log_split, query_texts, query_requests, counts, shown, profiles)
 
 
 def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStoreConfig | None) -> str:
@@ -140,7 +148,8 @@ def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStor
     """
     from feature_repo.store import SOURCES, apply
 
-    settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS | REQUEST_SETTINGS)
+    unset = {name for name in ("user_features", "context_features") if not getattr(config, name)}
+    settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS | REQUEST_SETTINGS | unset)
     project = f"rankline_{digest.json_digest([digest.tree_digest(feast / SOURCES), settings])[:12]}"
     apply(feast, project=project, sources=feast / SOURCES, stores=stores)
     return project
@@ -165,7 +174,7 @@ def _write_requests(
     writers: ParquetWriters, join: Join, data: SplitData, config: FeaturizeConfig, progress: Progress
 ) -> tuple[int, int]:
     """Write requests and negatives in parts; returns the rows joined, and those checked against Feast."""
-    from components.featurize.feature_refs import USER_FEATURE_REFS
+    from components.featurize.feature_refs import user_feature_refs
 
     sampler = negatives.Sampler(
         data.interactions.log,
@@ -176,31 +185,41 @@ def _write_requests(
     )
     requests = data.log_split.requests
     count = len(requests.position)
-    users = join(USER_FEATURE_REFS, rows=count)
+    users = join(user_feature_refs(data.profiles.fields), rows=count)
     for start in range(0, count, config.join_chunk):
         part = replace(data.log_split, requests=requests.part(start, start + config.join_chunk))
         request_table = tables.requests(data.interactions, part, data.query_texts, max_history=config.max_history)
-        user_features = users.join(tables.user_entity_rows(request_table))
-        writers.write("requests", tables.with_features(request_table, user_features))
+        writers.write("requests", _with_user_features(request_table, users, data.profiles))
         writers.write("negatives", tables.negatives(data.interactions, request_table, sampler.draw(part.requests)))
         progress.update(start + len(request_table.table), count)
     checked = users.check()
-    writers.write("requests", queries.with_features(data.query_requests.request_table))
+    writers.write("requests", queries.with_features(data.query_requests.request_table, data.profiles))
     writers.write("negatives", tables.empty_negatives())
     return count, checked
 
 
-def _write_exposures(writers: ParquetWriters, join: Join, shown: Exposures, config: FeaturizeConfig) -> None:
+def _with_user_features(request_table: RequestTable, users: PointInTimeJoin, profiles: Profiles) -> pa.Table:
+    """Requests of users with the features that were known at their times."""
+    entity_rows = profiles.with_inputs(tables.user_entity_rows(request_table), request_table.event_rows)
+    user_features = users.join(entity_rows)
+    if TIME_ZONE in entity_rows.column_names:
+        request_table = request_table.with_column(TIME_ZONE, entity_rows[TIME_ZONE])
+    return tables.with_features(request_table, user_features)
+
+
+def _write_exposures(
+    writers: ParquetWriters, join: Join, shown: Exposures, profiles: Profiles, config: FeaturizeConfig
+) -> None:
     """Write the exposures with the features that were known when each began."""
-    from components.featurize.feature_refs import USER_FEATURE_REFS
+    from components.featurize.feature_refs import user_feature_refs
 
     count = len(shown.of_users.time_us)
-    users = join(USER_FEATURE_REFS, rows=count)
+    users = join(user_feature_refs(profiles.fields), rows=count)
     for start in range(0, count, config.join_chunk):
         part = shown.of_users.part(start, start + config.join_chunk)
-        writers.write("exposures", tables.with_features(part, users.join(tables.user_entity_rows(part))))
+        writers.write("exposures", _with_user_features(part, users, profiles))
     users.check()
-    writers.write("exposures", queries.with_features(shown.of_queries))
+    writers.write("exposures", queries.with_features(shown.of_queries, profiles))
 
 
 def _write_item_features(
@@ -222,13 +241,14 @@ def _write_item_features(
 
 def _definitions(data: SplitData, config: FeaturizeConfig) -> dict[str, Any]:
     """How the requests were made, and which features they have."""
-
+    fields = data.profiles.fields
     return {
         "split": interactions.split_definition(data.interactions.log, config),
         "train_end": interactions.iso(max(data.log_split.train_end, data.query_requests.train_end)),
         "turns": config.turns,
-        "service": SERVICE,
+        "service": fields.service,
         **tables.feature_lists(),
+        **({"profile": fields.model_dump()} if fields.any else {}),
         "categories": interactions.categories(data.interactions.items),
     }
 

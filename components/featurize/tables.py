@@ -16,20 +16,27 @@ from components.featurize.interactions import Interactions
 from components.featurize.split import Ints, Lists, Requests, Split
 from rankline import contracts
 from rankline.features import transforms
+from rankline.features.profile import CONTEXT, PROFILE
 
 DAY_US = 86_400 * 1_000_000
 
 
 @dataclass(frozen=True)
 class RequestTable:
-    """Requests without the features of the store, and their times in µs."""
+    """Requests without the features of the store, their times in µs, and the rows of the events they are made at."""
 
     table: pa.Table
     time_us: Ints
+    event_rows: Ints
 
     def part(self, start: int, stop: int) -> RequestTable:
         """The requests ``start`` to ``stop``."""
-        return RequestTable(self.table.slice(start, stop - start), self.time_us[start:stop])
+        rows = slice(start, stop)
+        return RequestTable(self.table.slice(start, stop - start), self.time_us[rows], self.event_rows[rows])
+
+    def with_column(self, name: str, values: Any) -> RequestTable:
+        """The same requests with another column."""
+        return replace(self, table=self.table.append_column(name, values))
 
 
 def arrow_lists(lists: Lists, values: Any) -> pa.ListArray:
@@ -81,7 +88,7 @@ def requests(
         shown = interactions.feedback.shown_lists(matching, log.items, count=count)
         table = table.append_column("target_weights", arrow_lists(matching.targets, weights))
         table = table.append_column("shown", arrow_lists(shown, interactions.item_ids))
-    return RequestTable(table, time_us)
+    return RequestTable(table, time_us, interactions.rows[matching.position])
 
 
 def _matching_targets(requests: Requests, queries: Ints) -> Requests:
@@ -147,7 +154,9 @@ def _fill_missing(columns: pa.Table) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in columns.column_names:
         column = columns[name]
-        if pa.types.is_list(column.type):
+        if name.startswith((PROFILE, CONTEXT)):  # what is unknown stays unknown
+            out[name] = column
+        elif pa.types.is_list(column.type):
             lists = column.combine_chunks()
             lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig
+from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig, stored_name
 from components.ingest.feedback import check_feedback, count_feedback, create_scored_events
 from components.ingest.identity import Identity, hashing_summary
 from components.ingest.limits import check_event_count, check_prices, check_rejected_share
@@ -99,7 +99,7 @@ def ingest(
         if config.labels:
             summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.items()}
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
-        summary |= {**identity.summary(), **hashing_summary(config)}
+        summary |= {**identity.summary(), **hashing_summary(config), **_declared(columns)}
 
     outputs = ["events.parquet", "items.parquet", "users.parquet"]
     outputs += ["queries.parquet"] if summary["rows"]["queries"] else []
@@ -110,6 +110,13 @@ def ingest(
         check_feedback(feedback, labels, declared=bool(config.labels), where=str(raw / "summary.json"))
     result = ("rows", "feedback", "rejected", "outside_window", "event_time", "data_digest", "erased_rows")
     return {key: summary[key] for key in result if key in summary}
+
+
+def _declared(columns: Columns) -> dict[str, Any]:
+    """What types do not tell of declared columns: which are texts, and which tables know the users' time zones."""
+    texts = [stored_name(name) for name in columns.user_texts]
+    zones = [table for table in ("users", "events") if getattr(columns, f"{table[:-1]}_time_zone")]
+    return {name: value for name, value in (("user_texts", texts), ("time_zones", zones)) if value}
 
 
 def _create_window_view(db: Any, config: IngestConfig) -> None:

@@ -57,9 +57,9 @@ def erase_from_tables(stores: FeatureStoreConfig, ids: Collection[str], *, dry_r
     from psycopg import sql
 
     from feature_repo import backends
-    from feature_repo.definitions import VIEWS
+    from feature_repo.definitions import USER_PROFILE, VIEWS
 
-    views = "|".join(view for view in VIEWS if view.startswith("user_"))
+    views = "|".join(view for view in (*VIEWS, USER_PROFILE) if view.startswith("user_"))
     statement = sql.SQL("{} FROM {} WHERE user_id = ANY(%s)")
     verb = sql.SQL("SELECT 1" if dry_run else "DELETE")
     rows = 0

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankline.contracts import FrozenState, History
+from rankline.contracts import TIME_ZONE, FrozenState, History
 from rankline.features import transforms
+from rankline.features.profile import CONTEXT, PROFILE, given_values
 
 REQUESTS, EXPOSURES = "requests.parquet", "exposures.parquet"
 LABEL_PREFIX = "label_"  # of the columns of exposures that hold the labels
@@ -95,6 +96,9 @@ def _read(folder: Path, file: str, split: str) -> Iterator[tuple[SnapshotRequest
             user_features={name: row[name] or 0.0 for name in transforms.USER},
             affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
             item_features=snapshots.columns_on(row["snapshot"]),
+            profile=given_values(row, PROFILE),
+            context=given_values(row, CONTEXT),
+            time_zone=row.get(TIME_ZONE) or "",
         )
         request = SnapshotRequest(
             row["request_id"],

@@ -30,11 +30,11 @@ _GROWING_FEATURES = ("user_events_total", "item_events_total", "ctx_log_history"
 NOT_FOR_LABELS = frozenset({*_RELATIVE_FEATURES, *_GROWING_FEATURES})
 
 
-def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
+def feature_names(*, users: bool = True, queries: bool = False, service: str = transforms.SERVICE) -> FeatureNames:
     """The features that this version computes, in the scorer's order."""
     first, last = _BASE_FEATURES
     return FeatureNames(
-        service=transforms.SERVICE,
+        service=service,
         user=list(transforms.USER),
         item=list(transforms.ITEM),
         cross=list(transforms.CROSS),
@@ -166,5 +166,6 @@ def context_features(state: FrozenState) -> dict[str, float]:
         request_time=np.array([state.at]),
         last_event_time=np.array([last]),
         history_length=np.array([len(state.history.item_ids)]),
+        time_zones=[state.time_zone],
     )
     return {name: float(values[0]) for name, values in columns.items()}

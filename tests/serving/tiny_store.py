@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import pyarrow.parquet as parquet
 
 from rankline.contracts import UTC_TIMESTAMP as STAMP
 from rankline.features import transforms
+from rankline.features.profile import DECLARED, PROFILE, ProfileFields
 
 DAY = datetime(2026, 1, 10, tzinfo=UTC)
 NOON = DAY.timestamp() - 43_200
@@ -23,6 +29,25 @@ HISTORY = {
 }
 
 
+@contextmanager
+def feature_server(store: Path) -> Iterator[str]:
+    """Feast's own feature server over a store, on a real port; its URL."""
+    import feast
+    import uvicorn
+    from feast.feature_server import get_app
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = get_app(feast.FeatureStore(repo_path=str(store)))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
 def make_store(
     folder: Path,
     *,
@@ -30,8 +55,13 @@ def make_store(
     until: datetime = DAY,
     user: str = "u1",
     hash_users: dict[str, str] | None = None,
+    fields: ProfileFields | None = None,
+    profile: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a store with one user and the last week's events of some items; return ``folder``."""
+    """Write a store with one user and the last week's events of some items; return ``folder``.
+
+    With declared ``fields`` it has the ``profile`` of the user.
+    """
     from feature_repo import materialize, store
 
     sources = folder / store.SOURCES
@@ -51,6 +81,9 @@ def make_store(
         "item_popularity": [{**item, **counts, **rates, "item_events_7d": popular[item["item_id"]]} for item in items],
         "item_content": [{**item, **content} for item in items],
     }
+    if fields is not None:
+        (sources / DECLARED).write_text(fields.model_dump_json())
+        rows["user_profile"] = [{**user, **{f"{PROFILE}{k}": v for k, v in (profile or {}).items()}} for user in users]
     for view, view_rows in rows.items():
         table = pa.Table.from_pylist(view_rows)
         for name in ("event_timestamp", "known_at"):
