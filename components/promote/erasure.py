@@ -57,7 +57,8 @@ def erase_from_tables(stores: FeatureStoreConfig, ids: Collection[str], *, dry_r
     from psycopg import sql
 
     from feature_repo import backends
-    from feature_repo.definitions import USER_PROFILE, VIEWS
+    from feature_repo.definitions import VIEWS
+    from feature_repo.profile import USER_PROFILE
 
     views = "|".join(view for view in (*VIEWS, USER_PROFILE) if view.startswith("user_"))
     statement = sql.SQL("{} FROM {} WHERE user_id = ANY(%s)")
