@@ -350,7 +350,7 @@ def test_positions_explain_clicks_in_training_and_are_no_part_of_the_value() -> 
     clicked = rng.random(6000) < np.where(positions == 1, 0.6, 0.2) / (1 + np.exp(-appeal))
     data = dataclasses.replace(data, values_NK=clicked[:, None] * 1.0)
     catalogue = one_item_catalogue()
-    config = DistillConfig(label_epochs=8, calibration_folds=2)
+    config = DistillConfig(label_epochs=8, label_batch_size=128, calibration_folds=2)
     fitted = head_calibration.fit_labels(data, catalogue, config, device=torch.device("cpu"))
     first, second = (each.offset for each in fitted.policies["click"].positions)
     assert first - second > 0.8
