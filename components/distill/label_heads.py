@@ -128,7 +128,10 @@ class LabelTrainer(Trainer[Ints]):
 def train(
     data: Impressions, rows: Ints, catalogue: Catalogue, config: DistillConfig, *, device: torch.device
 ) -> TrainedHeads:
-    """Train the heads on some of the impressions; the heads on the CPU."""
+    """Train the heads on some of the impressions, in as many steps as on all of them; the heads on the CPU.
+
+    With fewer steps the heads of a fold would be less sure than the ones that serve, which are calibrated by them.
+    """
     torch.manual_seed(config.seed)
     model = LabelHeads(
         size=data.left_RD.shape[1],
@@ -141,7 +144,7 @@ def train(
     model.fit_standardize(*data.batch(sample, catalogue), data.left_out)
     trainer = LabelTrainer(model.to(device), data, rows, catalogue, config)
     settings = FitSettings(
-        epochs=config.label_epochs,
+        epochs=round(config.label_epochs * len(data.items_N) / len(rows)),
         learning_rate=config.label_learning_rate,
         warm_up=WARM_UP,
         section="distill",

@@ -218,15 +218,15 @@ def impressions(labels: dict[str, Label], values: dict[str, Any], positions: Any
 
 
 @pytest.mark.parametrize(
-    ("label", "values", "found"),
+    ("label", "values", "counted"),
     [
         (Label(), [1.0] * 9 + [0.0] * 50, "9 that do, 50 that do not"),
         (Label(), [1.0] * 50 + [np.nan] * 50, "50 that do, 0 that do not"),
         (Label(type="graded"), [3.0] * 9 + [np.nan] * 50, "9"),
     ],
 )
-def test_a_label_of_which_too_little_is_known_is_refused(label: Label, values: list[float], found: str) -> None:
-    with pytest.raises(TooSmall, match=f"learn the label it(.|\n)*{found}"):
+def test_a_label_of_which_too_little_is_known_is_refused(label: Label, values: list[float], counted: str) -> None:
+    with pytest.raises(TooSmall, match=f"learn the label it(.|\n)*{counted}"):
         impressions({"it": label}, {"it": values}).refuse_too_few()
 
 
@@ -350,7 +350,7 @@ def test_positions_explain_clicks_in_training_and_are_no_part_of_the_value() -> 
     clicked = rng.random(6000) < np.where(positions == 1, 0.6, 0.2) / (1 + np.exp(-appeal))
     data = dataclasses.replace(data, values_NK=clicked[:, None] * 1.0)
     catalogue = one_item_catalogue()
-    config = DistillConfig(label_epochs=8, calibration_folds=2)
+    config = DistillConfig(label_epochs=8, label_batch_size=128, calibration_folds=2)
     fitted = head_calibration.fit_labels(data, catalogue, config, device=torch.device("cpu"))
     first, second = (each.offset for each in fitted.policies["click"].positions)
     assert first - second > 0.8
