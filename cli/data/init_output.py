@@ -47,7 +47,23 @@ def print_proposal(proposal: Proposal) -> None:
     unused = [name for name in proposal.survey.tables if name not in proposal.roles.values()]
     if unused:
         typer.echo(f"not used: {', '.join(unused)}")
+    print_labels(proposal)
     typer.echo(f"\nrecipe: {proposal.kind}")
+
+
+def print_labels(proposal: Proposal) -> None:
+    """Print what the events say about items, if the map will declare labels."""
+    from onboarding.inference.label_text import label_sentences, other_sentences
+
+    sentences = label_sentences(proposal)
+    if not sentences:
+        return
+    typer.secho("\nwhat an event says about an item:", bold=True)
+    width = max(map(len, sentences))
+    for name, sentence in sentences.items():
+        typer.echo(f"  {name:<{width}}  {sentence}")
+    for sentence in other_sentences(proposal):
+        typer.echo(f"  - {sentence}")
 
 
 def print_mapping(proposal: Proposal, role: str) -> None:
