@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from components.ingest.config import Columns
-from components.ingest.expressions import ColumnExpressions, sql_list
+from components.ingest.config import EVENT_TYPE, Columns
+from components.ingest.expressions import NULL_KEYS, ColumnExpressions, sql_list
 from rankline.errors import SourceError
 from rankline.io.sources import SPLIT_NAMES
 from rankline.io.sql import literal
+from rankline.labels import IMPRESSION
 
 NULL_TEXT = "NULL::VARCHAR"
 FIXED_TIME = "2000-01-01 00:00:00+00"  # of events from a source without times
@@ -30,13 +31,7 @@ def events(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
     }
     if "queries" not in source.tables:
         expressions |= _event_queries(source, columns)
-    expressions |= {
-        label: source.number(name, setting="labels", reason=f"unparsable {label}")
-        for label, name in sorted(columns.labels.items())
-        if source.has(name, setting="labels")
-    }
-    if columns.event_type:
-        expressions |= _event_type_labels(source, columns)
+    expressions |= _labels(source, columns)
     if split := _split(source, columns):
         expressions["split"] = split
     return expressions | source.extra("event")
@@ -75,15 +70,49 @@ def _split(source: ColumnExpressions, columns: Columns) -> str:
     return split
 
 
-def _event_type_labels(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
-    """Label -> 1 if the event's type sets it, else 0."""
-    text = source.text(columns.event_type, setting="event_type")
-    source.add_check(f"{text} IS NULL OR {text} NOT IN {sql_list(columns.event_types)}", "unknown event type")
-    labels = {}
-    for label in sorted({label for label in columns.event_types.values() if label}):
-        values = [value for value, labelled in columns.event_types.items() if labelled == label]
-        labels[label] = f"CAST({text} IN {sql_list(values)} AS DOUBLE)"
+def _labels(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """The labels, from columns and from the type of event, and what tells the exposures of one request."""
+    labels = {
+        label: source.number(name, setting="labels", reason=f"unparsable {label}")
+        for label, name in sorted(source.config.label_columns().items())
+        if source.has(name, setting="labels")
+    }
+    if "relevance" in labels and not source.config.labels:  # TREC judges junk below zero: it is not relevant either
+        labels["relevance"] = f"CASE WHEN {labels['relevance']} < 0 THEN 0 ELSE {labels['relevance']} END"
+    if columns.event_type:
+        labels = _event_type_labels(source, columns, labels)
+    if not source.config.effective_labels():
+        return labels
+    if columns.request_id:
+        request = source.text(columns.request_id, setting="request_id")
+        labels["request_id"] = f"CASE WHEN {request} NOT IN {sql_list((*NULL_KEYS, 'None'))} THEN {request} END"
+    if columns.position:
+        place = source.number(columns.position, setting="position", reason="unparsable position")
+        labels["position"] = f"CASE WHEN {place} BETWEEN 0 AND 1e9 THEN CAST({place} AS INTEGER) END"
     return labels
+
+
+def _event_type_labels(source: ColumnExpressions, columns: Columns, labels: dict[str, str]) -> dict[str, str]:
+    """All labels: 1 if the event's type sets it, else 0; none of a type that is kept out of learning."""
+    config, types = source.config, columns.event_types
+    text = source.text(columns.event_type, setting="event_type")
+    source.add_check(f"{text} IS NULL OR {text} NOT IN {sql_list(types)}", "unknown event type")
+
+    def is_type_of(*wanted: str) -> str:
+        values = [value for value, label in types.items() if label in wanted]
+        return f"{text} IN {sql_list(values)}" if values else "false"
+
+    # a type whose label decides nothing says nothing of the others either: who scrolled may have clicked
+    undecided = [name for name, label in config.labels.items() if label.weight == 0]
+    for name in sorted(set(types.values()) - {"", IMPRESSION}):
+        value = f"CAST({is_type_of(name)} AS DOUBLE)"
+        others = [each for each in undecided if each != name]
+        labels[name] = f"CASE WHEN NOT ({is_type_of(*others)}) THEN {value} END" if others else value
+    if not config.effective_labels():
+        return labels
+    if "" in types.values():
+        labels = {name: f"CASE WHEN NOT ({is_type_of('')}) THEN {value} END" for name, value in labels.items()}
+    return labels | {EVENT_TYPE: text}
 
 
 def _query_columns(source: ColumnExpressions, columns: Columns) -> dict[str, str]:

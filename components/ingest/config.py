@@ -13,7 +13,9 @@ from rankline.io.sources import Source, is_file_database
 from rankline.labels import FEEDBACK, IMPRESSION, Label, effective_labels
 from rankline.runtime.memory import halved_settings
 
+EVENT_TYPE = "event_type_as_written"
 INTERNAL_COLUMNS = (
+    EVENT_TYPE,
     "row",
     "raw",
     "reject_reason",

@@ -7,6 +7,7 @@ from components.ingest.staging import TABLES, column_names
 from rankline.contracts import SUPERSEDED
 from rankline.errors import SourceError
 from rankline.io.sql import fetch_row, identifier, literal
+from rankline.labels import IMPRESSION
 
 KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id", "events": "NULL::VARCHAR"}
 
@@ -15,7 +16,7 @@ def mark_rejected(db: Any, config: IngestConfig, columns: Columns) -> None:
     """Create bad_<table> (row, reason), the views good_<table>, and the view `rejected` of all bad rows."""
     for table in ("items", "users", "queries"):
         _reject_rows(db, table, config, columns)
-    _reject_events(db, columns)
+    _reject_events(db, config, columns)
     # a user with events but no profile is a user with empty attributes
     db.execute(
         """
@@ -58,11 +59,13 @@ def _reject_rows(db: Any, table: str, config: IngestConfig, columns: Columns) ->
     )
 
 
-def _reject_events(db: Any, columns: Columns) -> None:
+def _reject_events(db: Any, config: IngestConfig, columns: Columns) -> None:
     """Reject events that cannot be read, name nothing or unknown items or queries, or repeat an event."""
     event_key = ["user_id", "query_id", "item_id", "event_timestamp"]
-    # a click and a purchase at the same time are two events if each row has its own type
-    event_key += sorted({label for label in columns.event_types.values() if label})
+    # a click and a purchase at the same time are two events, and so is an item shown by two requests
+    labels = {*columns.event_types.values(), *config.effective_labels()} - {"", IMPRESSION}
+    labels |= {"request_id"} if columns.request_id else set()
+    event_key += sorted(map(identifier, labels & column_names(db, "events")))
     db.execute(
         f"""
         CREATE TABLE bad_events AS

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from components.ingest.canonical import SELECTS
-from components.ingest.config import Columns, IngestConfig
+from components.ingest.config import IngestConfig
 from components.ingest.expressions import ColumnExpressions
 from components.ingest.lists import LIST_MACROS
 from components.ingest.numbers import NUMBER_MACROS
@@ -103,13 +103,12 @@ def _ensure_columns(db: Any, table: str, query: str) -> None:
             db.execute(f"ALTER TABLE {table} ADD COLUMN {identifier(name)} {kind}")
 
 
-def create_empty_events(db: Any, columns: Columns) -> None:
+def create_empty_events(db: Any) -> None:
     """Create `events` without rows, if the items alone are read."""
-    labels = "".join(f", NULL::DOUBLE AS {identifier(label)}" for label in {*columns.event_types.values()} if label)
     db.execute(
         "CREATE TABLE events AS SELECT 0::BIGINT AS row, NULL::VARCHAR AS raw, NULL::VARCHAR AS reject_reason, "
         "NULL::VARCHAR AS user_id, NULL::VARCHAR AS query_id, NULL::VARCHAR AS item_id, "
-        f"NULL::TIMESTAMPTZ AS event_timestamp, NULL::TIMESTAMPTZ AS known_at{labels} LIMIT 0"
+        "NULL::TIMESTAMPTZ AS event_timestamp, NULL::TIMESTAMPTZ AS known_at LIMIT 0"
     )
 
 

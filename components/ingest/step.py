@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig
+from components.ingest.feedback import check_feedback, count_feedback, create_scored_events
 from components.ingest.limits import check_event_count, check_prices, check_rejected_share
 from components.ingest.readers import beir, recbole, sql, tables
 from components.ingest.readers.parts import Part, first_rows
@@ -67,7 +68,7 @@ def ingest(
             progress=progress.update,
         )
         if config.only_items:
-            create_empty_events(db, columns)
+            create_empty_events(db)
         create_missing_tables(db)
 
         progress.phase("checking rows")
@@ -79,8 +80,13 @@ def ingest(
 
         progress.phase("writing")
         _create_window_view(db, config)
+        labels = create_scored_events(db, config)
         _write_tables(db, raw)
         summary = _summary(db, config, columns, files, staged)
+        if feedback := count_feedback(db, labels):
+            summary["feedback"] = feedback
+        if config.labels:
+            summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.items()}
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
 
     outputs = ["events.parquet", "items.parquet", "users.parquet"]
@@ -88,7 +94,10 @@ def ingest(
     summary["data_digest"] = digest.json_digest(digest.file_digests(raw, outputs))
     write_json(raw / "summary.json", summary)
     check_event_count(summary, config, raw)
-    return {key: summary[key] for key in ("rows", "rejected", "outside_window", "event_time", "data_digest")}
+    if first_events is None:
+        check_feedback(feedback, labels, declared=bool(config.labels), where=str(raw / "summary.json"))
+    result = ("rows", "feedback", "rejected", "outside_window", "event_time", "data_digest")
+    return {key: summary[key] for key in result if key in summary}
 
 
 def _create_window_view(db: Any, config: IngestConfig) -> None:
@@ -111,7 +120,7 @@ def _write_tables(db: Any, raw: Path) -> None:
         _write_parquet(db, raw / f"{table}.parquet", canonical, query)
     # a row's place in the source identifies its event and breaks ties in time
     query = (
-        "SELECT lpad(row::VARCHAR, 12, '0') AS event_id, * EXCLUDE (raw, reject_reason) FROM window_events "
+        "SELECT lpad(row::VARCHAR, 12, '0') AS event_id, * EXCLUDE (raw, reject_reason) FROM scored_events "
         "ORDER BY event_timestamp, row"
     )
     _write_parquet(db, raw / "events.parquet", EVENTS, query)

@@ -24,7 +24,20 @@ class ValidateConfig(FrozenModel):
     min_year: int = Field(1990, description="Earliest year of an event (critical).", ge=1970, le=9999)
     scales: dict[str, tuple[float, float]] = Field(
         {"click": (0, 1), "purchase": (0, 1), "rating": (1, 5), "relevance": (0, 3)},
-        description="Label -> its smallest and largest value (critical); drift is measured on this scale.",
+        description="Label -> its smallest and largest value (critical); drift is measured on this scale. "
+        "Declared labels have theirs in ingest.labels.",
+    )
+    min_positive_share: float = Field(
+        0.001,
+        description="Smallest share of events that are positives, where events have labels (warning).",
+        ge=0,
+        le=1,
+    )
+    max_unused_share: float = Field(
+        0.5,
+        description="Largest share of events that labels make neither positive nor negative (warning).",
+        ge=0,
+        le=1,
     )
     min_described_share: float = Field(
         0.95, description="Smallest share of items with a title or a text (warning).", ge=0, le=1

@@ -8,29 +8,35 @@ column takes two bytes per row, so that ten million events fit: its names are ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankline.contracts import LABELS, SPLIT, SPLITS, TABLES
+from components.validate.labels import Scale
+from rankline.contracts import SPLIT, SPLITS, TABLES
 from rankline.io.sql import identifier, literal
+from rankline.labels import FEEDBACK
 
 MAX_NAMED = 1_000  # failing rows of a check that are named
 OTHERS = "(others)"
+EVENT_KEY = ("user_id", "query_id", "item_id", "event_timestamp")
 KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id", "events": "event_id"}
 LANGUAGE_CODE = r"^[a-zA-Z]{2,3}([-_][a-zA-Z0-9]{2,8})*$"
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What there is to check: tables, label columns, a split column, vectors of items, events with users.
+    """What there is to check: tables, labels and their scales, a split column, vectors of items, events with users.
 
+    ``feedback`` says whether events are positives and negatives, ``event_key`` what an event is known by.
     ``only_item`` is the single item of a data set of texts with labels in which every text has the same label.
     """
 
     tables: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: Mapping[str, Scale]
+    feedback: bool
+    event_key: tuple[str, ...]
     split: bool
     vectors: tuple[str, ...]
     names_users: bool
@@ -42,7 +48,9 @@ def present_tables(folder: Path) -> list[str]:
     return [table for table in TABLES if (folder / f"{table}.parquet").is_file()]
 
 
-def create_views(db: Any, folder: Path, tables: Sequence[str]) -> DatasetInfo:
+def create_views(
+    db: Any, folder: Path, tables: Sequence[str], *, labels: Mapping[str, Scale], feedback: bool
+) -> DatasetInfo:
     """Create a DuckDB view of every table, with row numbers; returns what there is to check."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -53,9 +61,13 @@ def create_views(db: Any, folder: Path, tables: Sequence[str]) -> DatasetInfo:
     names_users = bool(_rows(db, "SELECT 1 FROM events WHERE user_id IS NOT NULL LIMIT 1"))
     first = [item for (item,) in _rows(db, "SELECT item_id FROM items LIMIT 2")]
     items, columns = pq.read_schema(folder / "items.parquet"), pq.read_schema(folder / "events.parquet").names
+    # events with feedback may differ in a label alone: an item that is clicked as it is shown
+    further = [name for name in (*labels, "request_id") if feedback and name in columns]
     return DatasetInfo(
         tables=tuple(tables),
-        labels=tuple(label for label in LABELS if label in columns),
+        labels=labels,
+        feedback=feedback,
+        event_key=(*EVENT_KEY, *map(identifier, further)),
         split=SPLIT in columns,
         vectors=tuple(
             field.name
@@ -69,7 +81,7 @@ def create_views(db: Any, folder: Path, tables: Sequence[str]) -> DatasetInfo:
     )
 
 
-def schema(path: Path, table: str) -> Any:
+def schema(path: Path, table: str, labels: Collection[str]) -> Any:
     """One row per column of the contract and per label: its type there and its type in the file."""
     import pandas as pd
     import pyarrow as pa
@@ -78,7 +90,7 @@ def schema(path: Path, table: str) -> Any:
     file_schema = pq.read_schema(path)
     expected = {field.name: field.type for field in TABLES[table]}
     if table == "events":
-        expected |= {label: pa.float64() for label in LABELS if label in file_schema.names}
+        expected |= dict.fromkeys(labels, pa.float64())
         expected |= {SPLIT: pa.string()} if SPLIT in file_schema.names else {}
     rows = [
         {
@@ -142,7 +154,8 @@ def _values(name: str, dataset: DatasetInfo) -> list[str]:
     """The columns that are checked as they are."""
     if name == "items":
         return ["price", "created_at"]
-    return ["event_timestamp", *map(identifier, dataset.labels)] if name == "events" else []
+    feedback = [FEEDBACK] if dataset.feedback else []
+    return ["event_timestamp", *map(identifier, dataset.labels), *feedback] if name == "events" else []
 
 
 def _checks(name: str, key: str, dataset: DatasetInfo) -> dict[str, str]:
@@ -203,16 +216,17 @@ def _event_checks(dataset: DatasetInfo) -> dict[str, str]:
         "without_entity": f"""SELECT file_row_number, {event_name} FROM events
             WHERE user_id IS NULL AND query_id IS NULL""",
         "duplicate": f"""SELECT file_row_number, {event_name} FROM events e JOIN (
-            SELECT user_id, query_id, item_id, event_timestamp FROM events GROUP BY ALL HAVING count(*) > 1) d
-            ON e.user_id IS NOT DISTINCT FROM d.user_id AND e.query_id IS NOT DISTINCT FROM d.query_id
-            AND e.item_id IS NOT DISTINCT FROM d.item_id
-            AND e.event_timestamp IS NOT DISTINCT FROM d.event_timestamp""",
+            SELECT {", ".join(dataset.event_key)} FROM events GROUP BY ALL HAVING count(*) > 1) d
+            ON {" AND ".join(f"e.{name} IS NOT DISTINCT FROM d.{name}" for name in dataset.event_key)}""",
         "known_before_event": f"SELECT file_row_number, {event_name} FROM events WHERE known_at < event_timestamp",
         # compared in the order of the file; only the names of failing rows are fetched
         "out_of_order": f"""SELECT file_row_number, {event_name} FROM events SEMI JOIN (
             SELECT file_row_number, event_timestamp < lag(event_timestamp) OVER (ORDER BY file_row_number) AS back
             FROM events QUALIFY back) USING (file_row_number)""",
     }
+    if dataset.feedback:
+        for check, condition in (("no_positive", f"coalesce({FEEDBACK}, 0) <= 0"), ("unused", f"{FEEDBACK} IS NULL")):
+            checks[check] = f"SELECT file_row_number, {event_name} FROM events WHERE {condition}"
     if dataset.split:
         splits = ", ".join(f"'{split}'" for split in SPLITS)
         checks["unknown_split"] = f"""SELECT file_row_number, coalesce({SPLIT}, 'none') FROM events

@@ -7,11 +7,13 @@ run changes nothing and can be reused.
 
 import json
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from components.validate.frames import DatasetInfo
 from rankline.io.files import read_json_object, write_bytes, write_json
+from rankline.io.sql import identifier
 
 BINS = 20
 
@@ -21,24 +23,43 @@ def describe(
     *,
     summary: dict[str, Any],
     dataset: DatasetInfo,
-    scales: dict[str, tuple[float, float]],
     columns: dict[str, dict[str, str]],
+    before: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Rows and columns per table and a histogram per label, from the DuckDB views of the tables."""
+    """Rows and columns per table and a histogram per label, from the DuckDB views of the tables.
+
+    A label without a largest or smallest value is measured on the scale of ``before``, or else on that of the data.
+    """
     histograms = {}
-    for label in dataset.labels:
-        low, high = scales[label]
-        bin_index = f"least({BINS - 1}, floor(({label} - {low}) / {high - low} * {BINS}))"
-        rows = f"FROM events WHERE {label} BETWEEN {low} AND {high} GROUP BY 1"
+    for label, scale in dataset.labels.items():
+        column, is_open = identifier(label), not all(map(isfinite, scale))
+        if is_open:
+            scale = _open_scale(db, column, (before or {}).get("labels", {}).get(label))
+        low, high = scale
+        bin_index = f"least({BINS - 1}, floor(({column} - {low}) / {high - low} * {BINS}))"
+        if is_open:
+            bin_index = f"greatest(0, {bin_index})"
+        rows = f"FROM events WHERE {column} {'IS NOT NULL' if is_open else f'BETWEEN {low} AND {high}'} GROUP BY 1"
         counts = dict(db.execute(f"SELECT CAST({bin_index} AS INTEGER), count(*) {rows}").fetchall())
         histograms[label] = {"scale": [low, high], "counts": [counts.get(bin, 0) for bin in range(BINS)]}
-    return {
+    described = {
         "data_digest": summary["data_digest"],
         "rows": {table: db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in dataset.tables},
         "columns": columns,
         "event_time": summary["event_time"],
         "labels": histograms,
     }
+    if dataset.feedback:
+        described["feedback"] = [summary["feedback"][group] for group in ("positives", "negatives", "neither")]
+    return described
+
+
+def _open_scale(db: Any, column: str, before: dict[str, Any] | None) -> tuple[float, float]:
+    """The scale of a label whose values have no bounds."""
+    if before:
+        return before["scale"][0], before["scale"][1]
+    low, high = db.execute(f"SELECT min({column}), max({column}) FROM events").fetchall()[0]
+    return (low, high) if low is not None and low < high else (low or 0.0, (low or 0.0) + 1.0)
 
 
 def changes(current: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float]:
@@ -54,6 +75,8 @@ def changes(current: dict[str, Any], before: dict[str, Any] | None) -> dict[str,
         histogram = current["labels"].get(label, {"scale": past["scale"], "counts": [0] * BINS})
         if histogram["scale"] == past["scale"]:
             numbers[f"{label}_drift"] = round(_total_variation(histogram["counts"], past["counts"]), 6)
+    if "feedback" in current and "feedback" in before:
+        numbers["feedback_drift"] = round(_total_variation(current["feedback"], before["feedback"]), 6)
     return numbers
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.validate import frames, profile, suites
+from components.validate import frames, labels, profile, suites
 from components.validate.checkpoint import Check, Result, checkpoint
 from components.validate.config import ValidateConfig
 from rankline.contracts import LABELS
@@ -54,7 +54,7 @@ def validate(
     write_json(report / "results.json", results)
     critical = [result for result in results if not result["success"] and result["severity"] == "critical"]
     if critical:
-        raise _validation_error(critical, report)
+        raise _validation_error(critical, report, json.loads((raw / "summary.json").read_text()))
 
     clean.mkdir(parents=True, exist_ok=True)
     for name in [f"{table}.parquet" for table in COPIED_TABLES] + ["summary.json"]:
@@ -86,10 +86,12 @@ def examine(
     summary = json.loads((raw / "summary.json").read_text())
     before = json.loads(previous.read_text()) if previous else None
     present = frames.present_tables(raw)
+    event_columns = frames.columns(raw / "events.parquet")
+    scales = labels.scales(summary, event_columns, config.scales)
     progress.phase("schema")
     results: list[Result] = []
     for table in present:
-        results += check(table, "schema", frames.schema(raw / f"{table}.parquet", table), suites.schema())
+        results += check(table, "schema", frames.schema(raw / f"{table}.parquet", table, scales), suites.schema())
     if not all(result["success"] for result in results):
         return results, {}
     columns = {table: frames.columns(raw / f"{table}.parquet") for table in present}
@@ -99,13 +101,13 @@ def examine(
 
     until = _reference_time(config, summary)
     with _database(spill_folder, config.memory_limit_mb) as db:
-        dataset = frames.create_views(db, raw, present)
+        dataset = frames.create_views(db, raw, present, labels=scales, feedback="feedback" in summary)
         expectations = suites.by_table(config, dataset, until=until)
         for table in present:
             progress.phase(table)
             results += check(table, "rows", frames.table(db, table, dataset), expectations[table])
         progress.phase("changes")
-        current = profile.describe(db, summary=summary, dataset=dataset, scales=config.scales, columns=columns)
+        current = profile.describe(db, summary=summary, dataset=dataset, columns=columns, before=before)
     if numbers := _changes(config, summary, current, before, until):
         results += check("events", "changes", frames.single_row(numbers), suites.changes(config, numbers))
     return results, current
@@ -158,9 +160,10 @@ def _describe(result: Result) -> str:
     )
 
 
-def _validation_error(critical: list[Result], report: Path) -> ValidationFailed:
+def _validation_error(critical: list[Result], report: Path, summary: dict[str, Any]) -> ValidationFailed:
     beyond_scale = (each for each in critical if each["expectation"] == "expect_column_values_to_be_between")
-    scale = next((label for each in beyond_scale for label in each["columns"] if label in LABELS), "")
+    known = {*LABELS, *labels.declared(summary)}
+    label = next((column for each in beyond_scale for column in each["columns"] if column in known), "")
     more = f" (and {len(critical) - 1} more critical failures)" if len(critical) > 1 else ""
     return ValidationFailed(
         _describe(critical[0]) + more,
@@ -168,5 +171,5 @@ def _validation_error(critical: list[Result], report: Path) -> ValidationFailed:
         found="; ".join(_describe(result) for result in critical),
         where=str(report / "index.html"),
         hint="correct the source and run again, or change the limits"
-        + (f": validate.scales.{scale}=[LOW, HIGH]" if scale else " (`rankline step validate --help`)"),
+        + (f": {labels.hint(label, summary)}" if label else " (`rankline step validate --help`)"),
     )

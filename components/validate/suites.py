@@ -4,12 +4,14 @@ Every expectation is seen to fail on data that is made bad for it (tests/compone
 """
 
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Literal
 
 from components.validate.checkpoint import escape
 from components.validate.config import ValidateConfig
 from components.validate.frames import REFERENCES, DatasetInfo
 from rankline.contracts import SPLIT, SPLITS
+from rankline.labels import FEEDBACK
 
 Severity = Literal["critical", "warning"]
 
@@ -104,10 +106,11 @@ def events(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> 
 def _labels(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
     """Labels are on their scale and have more than one value; splits are known."""
     expectations = []
-    for label in dataset.labels:
-        low, high = config.scales[label]
+    for label, (low, high) in dataset.labels.items():
         sentence = f"every {label} is in [{low:g}, {high:g}]"
-        expectations.append(expect(sentence, "ColumnValuesToBeBetween", column=label, min_value=low, max_value=high))
+        bounds = {"min_value": low if isfinite(low) else None, "max_value": high if isfinite(high) else None}
+        if any(bound is not None for bound in bounds.values()):
+            expectations.append(expect(sentence, "ColumnValuesToBeBetween", column=label, **bounds))
     for label in dataset.labels:
         sentence = (
             f"{label} has more than one value (a label with one value teaches nothing by itself: "
@@ -115,9 +118,29 @@ def _labels(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
         )
         settings = {"column": label, "min_value": 2}
         expectations.append(expect(sentence, "ColumnUniqueValueCountToBeBetween", severity="warning", **settings))
+    if dataset.feedback:
+        expectations += _feedback(config)
     if dataset.split:
         expectations.append(_no_row(f"every {SPLIT} is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}", "unknown_split"))
     return expectations
+
+
+def _feedback(config: ValidateConfig) -> list[Any]:
+    """Some events are positives, and labels say of most what they are."""
+    positive, unused = config.min_positive_share, config.max_unused_share
+    return [
+        expect("some event is a positive", "ColumnMaxToBeBetween", column=FEEDBACK, min_value=0, strict_min=True),
+        expect("no feedback is below 0", "ColumnValuesToBeBetween", column=FEEDBACK, min_value=0),
+        _no_row(
+            f"at least {positive:.2%} of the events are positives", "no_positive", mostly=positive, severity="warning"
+        ),
+        _no_row(
+            f"labels make at most {unused:.0%} of the events neither positive nor negative",
+            "unused",
+            mostly=1 - unused,
+            severity="warning",
+        ),
+    ]
 
 
 def columns(config: ValidateConfig) -> list[Any]:

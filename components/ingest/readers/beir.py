@@ -57,10 +57,6 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
                         else "write these keys, or read the files with ingest.format=tables",
                     )
                 part.columns[canonical] = part.columns.pop(name)
-            if table == "events":  # TREC judges junk below zero: it is as little relevant as anything else
-                score = part.columns["score"]
-                is_negative = f"TRY_CAST({score.sql} AS DOUBLE) < 0"
-                part.columns["score"] = score._replace(sql=f"CASE WHEN {is_negative} THEN '0' ELSE {score.sql} END")
             if table == "items":  # a document may have neither
                 for name in ("title", "text"):
                     part.columns.setdefault(name, Column("NULL::VARCHAR", "text"))
