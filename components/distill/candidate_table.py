@@ -7,7 +7,7 @@ D vector size, F features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,12 @@ class CandidateTable:
     features: list[Floats]
     targets: list[Ints]
     likes: list[Floats]
+    gains: list[dict[int, float]] = field(default_factory=list)  # row of a target -> its weight; empty: all alike
+
+    @property
+    def mean_gain(self) -> float:
+        """The mean weight of a target."""
+        return float(np.mean([gain for gains in self.gains for gain in gains.values()]))
 
     @property
     def recall(self) -> float:
@@ -61,6 +67,7 @@ class CandidateTable:
             pick(self.features),
             pick(self.targets),
             pick(self.likes),
+            pick(self.gains) if self.gains else [],
         )
 
     def batch(self, picked: Ints, catalogue: Catalogue) -> tuple[torch.Tensor, ...]:
@@ -87,9 +94,17 @@ class CandidateDrawer:
     queries: Mapping[str, Floats]
 
     def draw(
-        self, requests: Sequence[SnapshotRequest], *, progress: Progress, fixed_candidates: Sequence[Ints] | None = None
+        self,
+        requests: Sequence[SnapshotRequest],
+        *,
+        progress: Progress,
+        fixed_candidates: Sequence[Ints] | None = None,
+        with_shown: bool = False,
     ) -> CandidateTable:
-        """The table of some requests, with drawn candidates or with ``fixed_candidates``."""
+        """The table of some requests, with drawn candidates or with ``fixed_candidates``.
+
+        ``with_shown`` adds the negatives of a request to the candidates drawn for it, seen or not.
+        """
         catalogue, settings = self.catalogue, self.settings
         lefts, rows, features = [], [], []
         for done, request in enumerate(requests):
@@ -99,6 +114,8 @@ class CandidateDrawer:
             if fixed_candidates is None:
                 seen = catalogue.rows(state.seen)
                 rows_N = scoring.draw_candidates(scores, seen, per_source=settings.candidates_per_source)
+                if with_shown and request.shown:
+                    rows_N = np.union1d(rows_N, catalogue.rows(request.shown))
             else:
                 rows_N = fixed_candidates[done]
             context = scoring.context_features(state)
@@ -113,7 +130,15 @@ class CandidateDrawer:
             features=features,
             targets=[catalogue.rows(request.targets) for request in requests],
             likes=[np.array(request.target_ratings, np.float32) for request in requests],
+            gains=[self._gains(request) for request in requests]
+            if any(request.target_weights for request in requests)
+            else [],
         )
+
+    def _gains(self, request: SnapshotRequest) -> dict[int, float]:
+        index = self.catalogue.index
+        weighted = zip(request.targets, request.target_weights)
+        return {index[item]: weight for item, weight in weighted if item in index}
 
     @torch.no_grad()
     def left_vector(self, request: SnapshotRequest) -> Floats:

@@ -114,7 +114,27 @@ class DistillConfig(FrozenModel):
     scorer_soft_weight: float = Field(
         0.1, ge=0, description="Weight of the teacher's soft labels in the scorer's loss."
     )
-    like_weight: float = Field(0.3, ge=0, description="Weight of the like head (rating of 4 or more).")
+    like_weight: float = Field(
+        0.3, ge=0, description="Weight of the like head (rating of 4 or more), which a model without labels has."
+    )
+    label_epochs: int = Field(
+        20, ge=1, description="Passes over the validation impressions for the heads of the declared labels."
+    )
+    label_batch_size: int = Field(512, ge=1, description="Impressions per step of the labels' heads.")
+    label_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the labels' heads.")
+    label_weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay of the labels' heads.")
+    label_dropout: float = Field(0.2, ge=0, lt=1, description="Dropout in the labels' heads.")
+    label_hidden: int = Field(16, ge=2, description="Size of the layers that the labels share.")
+    position_bias: bool = Field(
+        True,
+        description="Learn what an item's position adds to the chance of a label, in training only: an answer gives "
+        "the chance in the mean over the positions of the log.",
+    )
+    order: str = Field(
+        "",
+        description="What answers are sorted by, from the values of heads and numbers of items, such as "
+        "0.2*click + purchase*price; empty for the rank head.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Precision of a trained encoder; auto is bf16 where the hardware supports it."

@@ -20,8 +20,9 @@ from components.distill.candidate_table import CandidateDrawer, CandidateTable
 from components.distill.config import DistillConfig
 from rankline.contracts import FeatureNames
 from rankline.errors import TooSmall
+from rankline.evaluation import metrics
 from rankline.evaluation.snapshot_requests import SnapshotRequest
-from rankline.model.networks import Scorer
+from rankline.model.networks import HEADS, Scorer
 from rankline.model.scoring import Catalogue
 from rankline.runtime.progress import Progress
 from rankline.train.fit import FitSettings, History, Trainer, fit
@@ -44,6 +45,7 @@ class ScorerInputs:
     teacher_RC: Tensor
     catalogue: Catalogue
     names: FeatureNames
+    heads: int = len(HEADS)  # 1 where labels have heads of their own
 
     @classmethod
     def draw(
@@ -52,17 +54,19 @@ class ScorerInputs:
         drawer: CandidateDrawer,
         soft: Mapping[str, tuple[Ints, Floats]],
         *,
+        heads: int,
         progress: Progress,
     ) -> ScorerInputs:
         """Draw the candidates of some requests; ``soft`` has the teacher's candidates and logits by request id."""
         labels = [soft[request.request_id] for request in requests]
         candidates = [candidates_C for candidates_C, _ in labels]
         return cls(
-            drawer.draw(requests, progress=progress),
+            drawer.draw(requests, progress=progress, with_shown=True),
             drawer.draw(requests, progress=progress, fixed_candidates=candidates),
             torch.from_numpy(np.array([logits_C for _, logits_C in labels], np.float32)),
             drawer.catalogue,
             drawer.names,
+            heads,
         )
 
 
@@ -74,6 +78,7 @@ class ScorerTrainer(Trainer[Ints]):
     ) -> None:
         self.scorer, self.inputs, self.rows, self.config, self.device = scorer, inputs, rows, config, device
         self.positions = target_positions(inputs.table)
+        self.mean_gain = inputs.table.mean_gain if inputs.table.gains else 1.0
         optimizer = torch.optim.AdamW(
             scorer.parameters(), lr=config.scorer_learning_rate, weight_decay=config.scorer_weight_decay
         )
@@ -91,16 +96,26 @@ class ScorerTrainer(Trainer[Ints]):
         left_BD, items_BCD, features_BCF, real_BC = (tensor.to(self.device) for tensor in tensors)
         logits_BCH = self.scorer(left_BD, items_BCD, features_BCF)
         click_loss = self._click_loss(batch, logits_BCH, real_BC)
-        like_loss = self._like_loss(batch, logits_BCH)
-        soft_loss = self._soft_loss(batch)
-        loss = click_loss + self.config.like_weight * like_loss + self.config.scorer_soft_weight * soft_loss
+        if self.inputs.heads > 1:
+            click_loss = click_loss + self.config.like_weight * self._like_loss(batch, logits_BCH)
+        loss = click_loss + self.config.scorer_soft_weight * self._soft_loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": float(loss.detach())}
 
     def _click_loss(self, batch: Ints, logits_BCH: Tensor, real_BC: Tensor) -> Tensor:
         """Cross-entropy of the targets among the candidates."""
         click_BC = F.log_softmax(logits_BCH[..., 0].masked_fill(~real_BC, -1e4), -1)
-        return -torch.stack([click_BC[b, self.positions[r]].mean() for b, r in enumerate(batch)]).mean()
+        positions = [self.positions[r] for r in batch]
+        log_shares = [click_BC[b, places] for b, places in enumerate(positions)]
+        if self.inputs.table.gains:
+            log_shares = [shares * self._weights(r) for shares, r in zip(log_shares, batch)]
+        return -torch.stack([shares.mean() for shares in log_shares]).mean()
+
+    def _weights(self, r: int) -> Tensor:
+        """The weights of a request's targets among its candidates; 1 in the mean over all targets."""
+        table = self.inputs.table
+        weights = [table.gains[r].get(int(row), self.mean_gain) for row in table.rows[r][self.positions[r]]]
+        return torch.tensor(weights, device=self.device) / self.mean_gain
 
     def _like_loss(self, batch: Ints, logits_BCH: Tensor) -> Tensor:
         """Whether the targets with a rating were liked."""
@@ -182,6 +197,7 @@ def _build_scorer(inputs: ScorerInputs, rows: Ints, config: DistillConfig) -> Sc
         pair=config.scorer_pair,
         hidden=config.scorer_hidden,
         dropout=config.scorer_dropout,
+        heads=inputs.heads,
     )
     has_users = "covisit_share" in inputs.names.sources
     if config.scorer_begins == "towers" or (config.scorer_begins == "auto" and not has_users):
@@ -206,9 +222,13 @@ def logits(table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> list[
 
 
 def ndcg(table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> float:
-    """nDCG@10 of the scorer by the first target of each request."""
+    """nDCG@10 of the scorer by the first target of each request, by all of them where they are graded."""
+    scores = logits(table, scorer, catalogue)
+    if table.gains:
+        ranked = [rows[np.argsort(-scores_NH[:, 0], kind="stable")] for rows, scores_NH in zip(table.rows, scores)]
+        return metrics.mean_graded_ndcg(ranked, table.gains, k=10)
     ranks: list[int] = []
-    for r, scores_NH in enumerate(logits(table, scorer, catalogue)):
+    for r, scores_NH in enumerate(scores):
         positions = np.flatnonzero(np.isin(table.rows[r], table.targets[r][:1]))
         ranks.append(target_rank(scores_NH[:, 0], positions[0]) if len(positions) else MISSED)
     return ndcg_of_ranks(np.array(ranks), k=10)

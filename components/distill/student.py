@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ import scipy.sparse as sparse
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.distill import calibration, scorer, towers_trainer
+from components.distill import calibration, head_calibration, scorer, towers_trainer
 from components.distill.candidate_table import CandidateDrawer
 from components.distill.config import DistillConfig
 from components.distill.encode import EncodedTexts
+from components.distill.impressions import Impressions, check_order, declared_labels
 from components.distill.scorer import ScorerInputs
 from components.distill.towers import Towers
 from components.distill.towers_trainer import TowersInputs
-from rankline.evaluation.snapshot_requests import read_snapshot_requests
+from rankline.evaluation.snapshot_requests import read_exposures, read_snapshot_requests
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
-from rankline.model.networks import HEADS, Scorer, TextEncoder
+from rankline.labels import Label
+from rankline.model.networks import HEADS, LabelHeads, Scorer, TextEncoder
+from rankline.model.order import RANK
 from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.model.scoring import CandidateSettings, Catalogue, feature_names
 from rankline.runtime.progress import Progress
@@ -65,17 +69,20 @@ def train_student(
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     data = read_examples(features, max_history=config.max_history)
+    labels = declared_labels(features)
+    check_order(config.order, labels, features)
     soft = np.load(teacher / "soft.npz")
 
     towers = _train_towers(teacher, data, soft, config, progress=progress, checkpoints=checkpoints)
-    drawer = _candidate_drawer(towers, data, config)
+    drawer = _candidate_drawer(towers, data, config, labels=bool(labels))
 
     progress.phase("drawing candidates")
-    labels = zip(soft["valid_candidates"], soft["valid_logits"])
+    soft_labels = zip(soft["valid_candidates"], soft["valid_logits"])
     inputs = ScorerInputs.draw(
         list(read_snapshot_requests(features, "valid")),
         drawer,
-        dict(zip(data.splits["valid"].ids, labels)),
+        dict(zip(data.splits["valid"].ids, soft_labels)),
+        heads=1 if labels else len(HEADS),
         progress=progress,
     )
     trained_scorer, history = scorer.train(inputs, config, device=device, progress=progress)
@@ -87,10 +94,21 @@ def train_student(
             config=config,
         )
 
-    _save(student, towers, trained_scorer, drawer.catalogue, teacher)
+    heads = None
+    if labels:
+        progress.phase("training the heads of the labels")
+        exposures = list(read_exposures(features, "valid"))
+        impressions = Impressions.draw(exposures, drawer, labels, progress=progress)
+        heads = head_calibration.fit_labels(impressions, drawer.catalogue, config, device=device)
+        policy = policy.model_copy(update={"heads": heads.policies})
+        calibrated |= {"heads": heads.reached}
+
+    policy = policy.model_copy(update={"order": config.order})
+
+    _save(student, towers, trained_scorer, heads.model if heads else None, drawer.catalogue, teacher)
     (student / POLICY_FILE).write_text(policy.model_dump_json(indent=2) + "\n")
     (student / "curve.json").write_text(json.dumps({"towers": towers.history.curve, "scorer": history.curve}, indent=2))
-    (student / "student.json").write_text(json.dumps(_settings(teacher, data, drawer, config), indent=2))
+    (student / "student.json").write_text(json.dumps(_settings(teacher, data, drawer, config, labels), indent=2))
     progress.phase("scoring the test requests")
     table = drawer.draw(list(read_snapshot_requests(features, "test")), progress=progress)
     scorer.write_parity(student / "parity.parquet", table, trained_scorer, drawer.catalogue)
@@ -140,7 +158,7 @@ def _train_towers(
     return TrainedTowers(model, texts, history, encoder_weights, loaded_tensors)
 
 
-def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConfig) -> CandidateDrawer:
+def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConfig, *, labels: bool) -> CandidateDrawer:
     """Count the other sources from the training sequences, and combine them with the towers."""
     model, texts, sequences = towers.model, towers.texts, data.sequences.items
     covisit = candidate_sources.covisitation(
@@ -171,15 +189,23 @@ def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConf
         covisit_decay=config.covisit_decay,
         max_history=config.max_history,
     )
-    names = feature_names(users=data.has_users, queries=data.has_queries)
+    names = feature_names(users=data.has_users, queries=data.has_queries, labels=labels)
     return CandidateDrawer(model.tower, catalogue, settings, names, queries)
 
 
-def _save(student: Path, towers: TrainedTowers, trained_scorer: Scorer, catalogue: Catalogue, teacher: Path) -> None:
+def _save(
+    student: Path,
+    towers: TrainedTowers,
+    trained_scorer: Scorer,
+    heads: LabelHeads | None,
+    catalogue: Catalogue,
+    teacher: Path,
+) -> None:
     """Write the weights, the text tower and the candidate sources."""
     (student / "sources").mkdir(parents=True)
     weights = {f"towers.{name}": value for name, value in towers.model.state_dict().items()}
     weights |= {f"scorer.{name}": value for name, value in trained_scorer.state_dict().items()}
+    weights |= {f"labels.{name}": value for name, value in heads.state_dict().items()} if heads else {}
     save_file({name: value.cpu().contiguous() for name, value in weights.items()}, student / "weights.safetensors")
     shutil.copytree(teacher / "encoder", student / "encoder")
     if towers.texts.is_trained:
@@ -189,15 +215,18 @@ def _save(student: Path, towers: TrainedTowers, trained_scorer: Scorer, catalogu
     np.save(student / "sources" / "popularity.npy", catalogue.popularity_I)
 
 
-def _settings(teacher: Path, data: Examples, drawer: CandidateDrawer, config: DistillConfig) -> dict[str, Any]:
+def _settings(
+    teacher: Path, data: Examples, drawer: CandidateDrawer, config: DistillConfig, labels: Mapping[str, Label]
+) -> dict[str, Any]:
     """The content of student.json: what export needs to load the student and to serve it alike."""
     settings = _teacher_settings(teacher)
     return {
         "vector_size": settings["vector_size"],
         "max_tokens": settings["max_tokens"],
-        "heads": list(HEADS),
+        "heads": [RANK, *labels] if labels else list(HEADS),
         "scorer_hidden": config.scorer_hidden,
         "scorer_pair": config.scorer_pair,
+        **({"label_hidden": config.label_hidden} if labels else {}),
         "tower": {name: getattr(config, name) for name in ("max_history", "layers", "heads")},
         "knobs": {"candidates_per_source": config.candidates_per_source, "covisit_decay": config.covisit_decay},
         "features": drawer.names.model_dump(),

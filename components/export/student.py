@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from rankline.model.networks import HistoryTower, Scorer, TextEncoder
+from rankline.model.networks import HEADS, HistoryTower, LabelHeads, Scorer, ScorerWithLabels, TextEncoder
 from rankline.text import Tokenizer
 
 
@@ -39,7 +39,7 @@ class Student:
     text: TextTower
     side: nn.Linear
     tower: HistoryTower
-    scorer: Scorer
+    scorer: Scorer | ScorerWithLabels
     side_IS: npt.NDArray[np.float32]
     own_ID: npt.NDArray[np.float32]
     known_I: npt.NDArray[np.bool_]
@@ -68,15 +68,7 @@ class Student:
         project.load_state_dict({"weight": fusion["text.weight"], "bias": fusion["text.bias"]})
         tower = HistoryTower(size=size, dropout=0.0, **settings["tower"])
         tower.load_state_dict(with_prefix("towers.tower."))
-        scorer_weights = with_prefix("scorer.")
-        scorer = Scorer(
-            size=size,
-            features=len(scorer_weights["standardize.mean_F"]),
-            pair=settings["scorer_pair"],
-            hidden=settings["scorer_hidden"],
-            dropout=0.0,
-        )
-        scorer.load_state_dict(scorer_weights)
+        scorer = _load_scorer(settings, with_prefix("scorer."), with_prefix("labels."))
         side = nn.Linear(fusion["side.weight"].shape[1], size, bias=False)
         side.load_state_dict({"weight": fusion["side.weight"]})
         return cls(
@@ -90,3 +82,22 @@ class Student:
             known_I=fusion["known_I"].numpy() > 0,
             tokenizer=Tokenizer(folder / "encoder" / "tokenizer.json", max_tokens=settings["max_tokens"]),
         )
+
+
+def _load_scorer(
+    settings: dict[str, Any], weights: dict[str, Tensor], label_weights: dict[str, Tensor]
+) -> Scorer | ScorerWithLabels:
+    """The scorer, with the heads of the labels where there are any."""
+    sizes = {"size": settings["vector_size"], "features": len(weights["standardize.mean_F"]), "dropout": 0.0}
+    scorer = Scorer(
+        pair=settings["scorer_pair"],
+        hidden=settings["scorer_hidden"],
+        heads=1 if label_weights else len(HEADS),
+        **sizes,
+    )
+    scorer.load_state_dict(weights)
+    if not label_weights:
+        return scorer
+    labels = LabelHeads(hidden=settings["label_hidden"], labels=len(settings["heads"]) - 1, **sizes)
+    labels.load_state_dict(label_weights)
+    return ScorerWithLabels(scorer, labels)

@@ -1,7 +1,8 @@
 """Ranking metrics: one number per request, so that two systems can be compared request by request.
 
 Shapes: R requests, K positions of a list (best first), N candidates, I items, C categories, B bins.
-Relevance is binary. A request may have any number of targets; a target that is not in the list is missed.
+Relevance is binary, and graded in nDCG where the targets have gains. A request may have any number of targets; a target
+that is not in the list is missed. An item that was judged as not relevant is no target.
 """
 
 from __future__ import annotations
@@ -19,14 +20,27 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judged:
-    """Ranked lists compared with their targets: which positions hit, and the number of targets."""
+    """Ranked lists compared with their targets: which positions hit, and the number of targets.
+
+    With graded targets also the gain at each position, and the gains of the best list.
+    """
 
     hits_RK: Bools
     targets_R: Ints
+    gains_RK: Floats | None = None
+    best_gains_RK: Floats | None = None
 
 
-def judge(ranked: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], *, depth: int) -> Judged:
+def judge(
+    ranked: Sequence[Sequence[str]],
+    targets: Sequence[Sequence[str]],
+    *,
+    depth: int,
+    gains: Sequence[Sequence[float]] | None = None,
+) -> Judged:
     """Mark the hits among the first ``depth`` items of each list; short lists end in misses.
+
+    ``gains`` are the grades of the targets, parallel to them; a request without gains has 1 for each.
 
     Raises:
         ValueError: the two differ in length, a request has no target, or a list has an item twice.
@@ -43,15 +57,39 @@ def judge(ranked: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], *, 
             raise ValueError(f"list {r} has an item twice")
         hits_RK[r, : len(top)] = [item in relevant for item in top]
         targets_R[r] = len(relevant)
-    return Judged(hits_RK, targets_R)
+    if gains is None:
+        return Judged(hits_RK, targets_R)
+    gains_RK, best_RK = np.zeros((2, len(ranked), depth))
+    for r, (items, wanted, grades) in enumerate(zip(ranked, targets, gains, strict=True)):
+        gain_of = dict(zip(wanted, grades or [1.0] * len(wanted), strict=True))
+        gains_RK[r, : len(items[:depth])] = [gain_of.get(item, 0.0) for item in items[:depth]]
+        best = sorted(gain_of.values(), reverse=True)[:depth]
+        best_RK[r, : len(best)] = best
+    return Judged(hits_RK, targets_R, gains_RK, best_RK)
 
 
 def ndcg(judged: Judged, k: int) -> Floats:
-    """[R] discounted gain of the first ``k``, as a share of the gain of the best list of ``k``."""
+    """[R] discounted gain of the first ``k``, as a share of the gain of the best list of ``k``.
+
+    The gain of a target is its grade, as in Järvelin & Kekäläinen (2002), trec_eval and BEIR, not 2^grade - 1
+    (Burges et al. 2005): weights of labels need not be whole numbers. Without grades the gain is 1.
+    """
     discounts_K = 1.0 / np.log2(np.arange(2, k + 2))
+    if judged.gains_RK is not None and judged.best_gains_RK is not None:
+        _top(judged, k)  # refuses a depth that was not judged
+        return np.asarray((judged.gains_RK[:, :k] @ discounts_K) / (judged.best_gains_RK[:, :k] @ discounts_K))
     gains_R = _top(judged, k) @ discounts_K
     ideal_R = np.cumsum(discounts_K)[np.minimum(judged.targets_R, k) - 1]
     return np.asarray(gains_R / ideal_R)
+
+
+def mean_graded_ndcg(ranked: Sequence[Iterable[int]], gains: Sequence[Mapping[int, float]], *, k: int) -> float:
+    """Mean nDCG@k of ranked item rows, by the gain of every target of a request; 0 without a request."""
+    lists = [[str(item) for item in items] for items, of in zip(ranked, gains) if of]
+    targets, grades = [list(map(str, of)) for of in gains if of], [list(of.values()) for of in gains if of]
+    if not lists:
+        return 0.0
+    return float(ndcg(judge(lists, targets, depth=k, gains=grades), k).mean())
 
 
 def hit_rate(judged: Judged, k: int) -> Floats:

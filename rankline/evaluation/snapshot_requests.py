@@ -1,17 +1,21 @@
 """Snapshot requests: requests with the history and the features as they were at their time.
 
-They are read from the features artifact. Distillation trains the scorer on them, evaluation replays them.
+They are read from the features artifact. Distillation trains the scorer on them, evaluation replays them. An exposure
+is such a request with everything that it showed, and what happened to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rankline.contracts import FrozenState, History
 from rankline.features import transforms
+
+REQUESTS, EXPOSURES = "requests.parquet", "exposures.parquet"
+LABEL_PREFIX = "label_"  # of the columns of exposures that hold the labels
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,18 @@ class SnapshotRequest:
     state: FrozenState
     targets: list[str]
     target_ratings: list[float]
+    target_weights: list[float] = field(default_factory=list)  # parallel to the targets; empty: all weigh the same
+    shown: list[str] = field(default_factory=list)  # negatives of the very request: shown, and not chosen
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A request with the items that it showed, their positions (from 1; 0 unknown) and their labels (NaN unknown)."""
+
+    request: SnapshotRequest
+    items: list[str]
+    positions: list[int]
+    labels: dict[str, list[float]]
 
 
 class ItemSnapshots:
@@ -53,10 +69,24 @@ class ItemSnapshots:
 
 def read_snapshot_requests(folder: Path, split: str) -> Iterator[SnapshotRequest]:
     """The snapshot requests of a split of the features artifact in ``folder``, ordered by day."""
+    for request, _ in _read(folder, REQUESTS, split):
+        yield request
+
+
+def read_exposures(folder: Path, split: str) -> Iterator[Exposure]:
+    """The exposures of a split, ordered by day; none in an artifact without them."""
+    if not (folder / EXPOSURES).is_file():
+        return
+    for request, row in _read(folder, EXPOSURES, split):
+        labels = {name.removeprefix(LABEL_PREFIX): row[name] for name in row if name.startswith(LABEL_PREFIX)}
+        yield Exposure(request, row["items"], row["positions"], labels)
+
+
+def _read(folder: Path, file: str, split: str) -> Iterator[tuple[SnapshotRequest, dict[str, Any]]]:
     import pyarrow.parquet as parquet
 
     snapshots = ItemSnapshots(folder)
-    table = parquet.read_table(folder / "requests.parquet", filters=[("split", "=", split)])
+    table = parquet.read_table(folder / file, filters=[("split", "=", split)])
     for row in table.sort_by([("snapshot", "ascending"), ("request_id", "ascending")]).to_pylist():
         state = FrozenState(
             at=row["at"],
@@ -66,6 +96,14 @@ def read_snapshot_requests(folder: Path, split: str) -> Iterator[SnapshotRequest
             affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
             item_features=snapshots.columns_on(row["snapshot"]),
         )
-        yield SnapshotRequest(
-            row["request_id"], row["user_id"], row["query"], state, row["targets"], row["target_ratings"]
+        request = SnapshotRequest(
+            row["request_id"],
+            row["user_id"],
+            row["query"],
+            state,
+            row["targets"],
+            row["target_ratings"],
+            row.get("target_weights") or [],
+            row.get("shown") or [],
         )
+        yield request, row

@@ -11,6 +11,7 @@ own, because items change all day and models once a night. `open_bundle` can com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,10 @@ def refuse_unlisted(manifest: Manifest, revision_files: dict[str, str], *, where
                 )
 
 
-def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict[str, Any]]]:
-    """Load a bundle's catalogue, and its items with their display columns in the same order.
+def read_catalogue(
+    bundle: Bundle, precision: str, *, numbers: Sequence[str] = ()
+) -> tuple[Catalogue, list[dict[str, Any]]]:
+    """Load a bundle's catalogue, and its items with their display columns and ``numbers`` in the same order.
 
     Raises:
         IntegrityError: the parts of the catalogue do not fit each other or the model.
@@ -181,7 +184,16 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
 
     folder = bundle.catalogue
     table = parquet.ParquetFile(folder / ITEMS)
-    items = table.read(columns=[name for name in DISPLAY_COLUMNS if name in table.schema_arrow.names]).to_pylist()
+    columns = dict.fromkeys([*DISPLAY_COLUMNS, *numbers])
+    items = table.read(columns=[name for name in columns if name in table.schema_arrow.names]).to_pylist()
+    if missing := [name for name in numbers if name not in table.schema_arrow.names]:
+        raise IntegrityError(
+            "the catalogue lacks a number that the order of answers reads",
+            expected=", ".join(numbers),
+            found=f"no {missing[0]}",
+            where=str(folder / ITEMS),
+            hint="read the items with this column, or return to an older revision with `rankline catalogue rollback`",
+        )
     ids = [item["item_id"] for item in items]
     categories = [item.get("category") or [] for item in items]
     vocabulary = sorted({name for names in categories for name in names})

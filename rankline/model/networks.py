@@ -317,24 +317,80 @@ class Scorer(nn.Module):
     added.
     """
 
-    def __init__(self, *, size: int, features: int, pair: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, *, size: int, features: int, pair: int, hidden: int, dropout: float, heads: int = len(HEADS)
+    ) -> None:
         super().__init__()
         self.standardize = Standardize(features)
         self.begin_F: Tensor
         self.register_buffer("begin_F", torch.zeros(features))
-        self.wide = nn.Linear(features, len(HEADS))
+        self.wide = nn.Linear(features, heads)
         self.pair = nn.Linear(3 * size, pair)
         self.deep = nn.Sequential(
-            nn.Linear(features + pair, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, len(HEADS))
+            nn.Linear(features + pair, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, heads)
         )
         for weight in (self.wide.weight, self.deep.get_parameter("3.weight")):
             nn.init.zeros_(weight)
 
     def forward(self, left_BD: Tensor, items_BCD: Tensor, features_BCF: Tensor) -> Tensor:
         """[B, C, H] logits."""
-        left_BCD = left_BD.unsqueeze(1).expand_as(items_BCD)
-        pair_BCP = torch.tanh(self.pair(torch.cat([left_BCD, items_BCD, left_BCD * items_BCD], -1)))
+        pair_BCP = torch.tanh(self.pair(_pairs(left_BD, items_BCD)))
         prior_BC1 = (features_BCF * self.begin_F).sum(-1, keepdim=True)
         features_BCF = self.standardize(features_BCF)
         logits_BCH: Tensor = self.wide(features_BCF) + self.deep(torch.cat([features_BCF, pair_BCP], -1))
-        return logits_BCH + F.pad(prior_BC1, (0, len(HEADS) - 1))
+        return logits_BCH + F.pad(prior_BC1, (0, logits_BCH.shape[-1] - 1))
+
+
+class LabelHeads(nn.Module):
+    """(left, item, left*item, features) -> one output per label, from one body that the labels share.
+
+    Features that compare a candidate with those beside it are left out: the chance of a click on an item does not
+    depend on what else is scored.
+    """
+
+    def __init__(self, *, size: int, features: int, hidden: int, dropout: float, labels: int) -> None:
+        super().__init__()
+        self.standardize = Standardize(features)
+        self.wide = nn.Linear(features, labels)
+        self.pair = nn.Linear(3 * size, hidden)
+        self.deep = nn.Sequential(
+            nn.Linear(features + hidden, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels)
+        )
+        for weight in (self.wide.weight, self.deep.get_parameter("3.weight")):
+            nn.init.zeros_(weight)
+
+    def fit_standardize(self, sample_NF: Tensor, left_out: list[int]) -> None:
+        """Standardize by a sample, and leave features out."""
+        self.standardize.fit(sample_NF)
+        self.standardize.scale_F[left_out] = 0.0
+
+    def forward(self, left_BD: Tensor, items_BCD: Tensor, features_BCF: Tensor) -> Tensor:
+        """[B, C, labels] logits of binary labels, and standardized values of the others."""
+        pair_BCP = torch.tanh(self.pair(_pairs(left_BD, items_BCD)))
+        features_BCF = self.standardize(features_BCF)
+        outputs_BCH: Tensor = self.wide(features_BCF) + self.deep(torch.cat([features_BCF, pair_BCP], -1))
+        return outputs_BCH
+
+
+class ScorerWithLabels(nn.Module):
+    """A scorer of one head, `rank`, and the labels' heads beside it: what serves where labels are declared."""
+
+    def __init__(self, scorer: Scorer, labels: LabelHeads) -> None:
+        super().__init__()
+        self.scorer, self.labels = scorer, labels
+
+    @property
+    def standardize(self) -> Standardize:
+        """How the features are scaled."""
+        return self.scorer.standardize
+
+    def forward(self, left_BD: Tensor, items_BCD: Tensor, features_BCF: Tensor) -> Tensor:
+        """[B, C, H] the logits of `rank`, then the outputs of the labels."""
+        inputs = (left_BD, items_BCD, features_BCF)
+        return torch.cat([self.scorer(*inputs), self.labels(*inputs)], -1)
+
+
+def _pairs(left_BD: Tensor, items_BCD: Tensor) -> Tensor:
+    """[B, C, 3 D] left, item and their product."""
+    left_BCD = left_BD.unsqueeze(1).expand_as(items_BCD)
+    return torch.cat([left_BCD, items_BCD, left_BCD * items_BCD], -1)

@@ -1,4 +1,4 @@
-"""Calibration and abstention: from logits to probabilities, and when a model gives no answer.
+"""Calibration, order and abstention: from logits to probabilities, and when a model gives no answer.
 
 Shapes: N candidates of a request, F features.
 """
@@ -6,12 +6,14 @@ Shapes: N candidates of a request, F features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from rankline.contracts import FrozenModel
+from rankline.model.head_values import HeadPolicy
 
 Floats = npt.NDArray[np.float32]
 POLICY_FILE = "policy.json"
@@ -55,3 +57,11 @@ class ServingPolicy(FrozenModel):
 
     calibration: Calibration | None = Field(None, description="none if the model is not calibrated")
     abstain_below: float = Field(0.0, ge=0, le=1, description="abstain if the best item is less probable than this")
+    heads: dict[str, HeadPolicy] = Field({}, description="label -> how its head is served; empty without labels")
+    order: str = Field("", description="expression that items are sorted by; empty for the first head")
+
+    @model_serializer(mode="wrap")
+    def _without_absent_heads(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A model without labels keeps the bytes, and so the id, that it had before there were heads per label."""
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if value or name not in ("heads", "order")}

@@ -23,18 +23,24 @@ Ints = npt.NDArray[np.int64]
 _BASE_FEATURES = ("towers_behind_best", "popular_behind_best")
 _USER_FEATURES = ("covisit_share", "covisit_log")
 _QUERY_FEATURES = ("towers_score", "bm25_share", "bm25_log")
+# they compare a candidate with the best one beside it
+RELATIVE_FEATURES = frozenset({*_BASE_FEATURES, "covisit_share", "bm25_share"})
 
 
-def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
-    """The features that this version computes, in the scorer's order."""
+def feature_names(*, users: bool = True, queries: bool = False, labels: bool = False) -> FeatureNames:
+    """The features that this version computes, in the scorer's order.
+
+    With ``labels`` the score of the towers is among them as it is: the heads of labels read no relative features.
+    """
     first, last = _BASE_FEATURES
+    score = ("towers_score",) if labels and not queries else ()
     return FeatureNames(
         service=transforms.SERVICE,
         user=list(transforms.USER),
         item=list(transforms.ITEM),
         cross=list(transforms.CROSS),
         context=list(transforms.CONTEXT),
-        sources=[first, *(_USER_FEATURES if users else ()), last, *(_QUERY_FEATURES if queries else ())],
+        sources=[first, *(_USER_FEATURES if users else ()), last, *(_QUERY_FEATURES if queries else score)],
     )
 
 

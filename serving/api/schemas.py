@@ -101,9 +101,17 @@ class RankedItem(BaseModel):
 
     item_id: str
     title: str
-    score: float = Field(description="the value that items are sorted by: the first head's logit")
-    heads: dict[str, float] = Field(description="each head's logit through a sigmoid")
-    logits: dict[str, float] = Field(description="each head's logit: a float32 with all its digits")
+    score: float = Field(
+        description="the value that items are sorted by: the first head's logit, or the order that the model declares"
+    )
+    heads: dict[str, float] = Field(
+        description="what the model expects of each declared label: the calibrated chance of a binary one, else a "
+        "value in the label's own unit; for a model without declared labels each head's logit through a sigmoid"
+    )
+    logits: dict[str, float] = Field(
+        description="each head's output: a float32 with all its digits; of a label that comes after another one, the "
+        "logit given that one"
+    )
     sources: list[str] = Field(description="the candidate sources that proposed the item")
     probability: float | None = Field(
         None, description="the probability that the item is right; null if the model is not calibrated"

@@ -20,6 +20,7 @@ from rankline.io.files import first_line
 from rankline.model import scoring
 from rankline.model.bundle import Bundle, read_catalogue
 from serving.engine.graphs import Floats, Ints, ModelGraphs
+from serving.engine.order import ServedOrder
 from serving.engine.protocol import EngineInfo, EngineRequest, EngineResponse, RankedItem, UnknownItem
 from serving.sessions import Provider
 
@@ -93,7 +94,9 @@ class BundleEngine:
         if shared is None or shared.key != (bundle.model_id, precision):
             shared = ModelGraphs.load(bundle, precision, provider=provider, threads=threads)
         self.graphs: ModelGraphs = shared
-        catalogue, self._items = read_catalogue(bundle, precision)
+        self._order = ServedOrder(bundle.policy, manifest.heads)
+        catalogue, self._items = read_catalogue(bundle, precision, numbers=self._order.item_numbers)
+        self._order.read_numbers(self._items)
         self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
         self._feature_names, self._heads = manifest.features, manifest.heads
         self._candidate_settings, self._policy = bundle.candidate_settings, bundle.policy
@@ -296,7 +299,7 @@ class BundleEngine:
     # -- finish --------------------------------------------------------------------------------------------
 
     def finish(self, prepared: Prepared, result: Result) -> EngineResponse:
-        """Return the best ``k`` items (all, if None) by the first head's logit; ties in catalogue order.
+        """Return the best ``k`` items (all, if None) by the model's order; ties in catalogue order.
 
         Raises:
             ServerError: a score is NaN or infinite.
@@ -308,8 +311,10 @@ class BundleEngine:
                 found="NaN or infinity",
                 hint="roll back to the previous champion, and export this model again",
             )
-        best = np.argsort(-result.logits_NH[:, 0], kind="stable")[: prepared.request.k]
         has_heads = prepared.request.verb != "similar"
+        values = self._order.head_values(result.logits_NH) if has_heads else {}
+        scores_N = self._order.scores(result.rows_N, result.logits_NH, values) if has_heads else result.logits_NH[:, 0]
+        best = np.argsort(-scores_N, kind="stable")[: prepared.request.k]
         probabilities_N = self._probabilities(result) if has_heads else None
         items = []
         for n in best:
@@ -319,8 +324,8 @@ class BundleEngine:
                 RankedItem(
                     item_id=self.item_ids[row],
                     title=self._items[row].get("title") or "",
-                    score=float(result.logits_NH[n, 0]),
-                    heads={head: float(1 / (1 + np.exp(-value))) for head, value in logits.items()},
+                    score=float(scores_N[n]),
+                    heads={head: float(values_N[n]) for head, values_N in values.items()},
                     logits=logits,
                     sources=[name for name, rows in result.proposed.items() if row in rows],
                     probability=None if probabilities_N is None else float(probabilities_N[n]),

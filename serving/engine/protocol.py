@@ -34,8 +34,8 @@ class EngineRequest:
 class RankedItem:
     """One ranked item.
 
-    ``score`` sorts the items; ``heads`` are the logits through a sigmoid; ``probability`` is the calibrated chance
-    that the item is right, None if the model is not calibrated.
+    ``score`` sorts the items; ``heads`` are the calibrated values of the labels, without labels the logits through a
+    sigmoid; ``probability`` is the calibrated chance that the item is right, None if the model is not calibrated.
     """
 
     item_id: str
