@@ -124,6 +124,10 @@ def print_dry_run(result: DryRun, *, has_times: bool) -> None:
             typer.echo(f"    {count:>7,} {reason}" + f": {example}" * bool(example))
     if result.event_time_span[0] and has_times:
         typer.echo(f"  these events are from {result.event_time_span[0]} to {result.event_time_span[1]}")
+    if result.feedback:
+        typer.echo(
+            "  of these events, " + ", ".join(f"{rows:,} are {group}" for group, rows in result.feedback.items())
+        )
     for table in result.tables_over_limit:
         typer.secho(
             f"  too many {table} are rejected (at most {result.max_rejected_share:.0%}): `rankline run` will refuse; "

@@ -71,7 +71,7 @@ def _draw_campaigns(rng: random.Random) -> list[_Campaign]:
     return [
         _Campaign(
             name=f"{topic}-{number:02}",
-            headline=f"{product} for {topic} {offer}",
+            headline=f"{product}: {topic} {offer}",
             topic=topic,
             price=round(rng.uniform(5, 120), 2),
             appeal=rng.gauss(0, 0.5),

