@@ -163,7 +163,9 @@ def fit_platt(logits_N: Doubles, outcome_N: Doubles, *, before_N: Doubles) -> tu
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     weight, bias = parameters.detach().tolist()
-    return float(weight), float(bias)
+    if weight < 0 and logits_N.any():  # noise alone: the chance is the same for all, instead of upside down
+        return 0.0, fit_platt(np.zeros_like(logits_N), outcome_N, before_N=before_N)[1]
+    return max(0.0, float(weight)), float(bias)
 
 
 def best_threshold(outcome_N: Doubles, chance_N: Doubles) -> float:

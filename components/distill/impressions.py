@@ -18,7 +18,7 @@ import torch
 from components.distill.candidate_table import CandidateDrawer
 from rankline.errors import TooSmall, UsageError
 from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure
-from rankline.features.label_values import reached
+from rankline.features import label_values
 from rankline.labels import Label
 from rankline.model.order import RANK, Order
 from rankline.model.scoring import RELATIVE_FEATURES, Catalogue
@@ -32,10 +32,9 @@ MAX_POSITION = 50  # deeper positions count as this one
 
 def declared_labels(features: Path) -> dict[str, Label]:
     """The declared labels that heads can learn from; empty where none are declared, or no request shows negatives."""
-    summary = json.loads((features / "summary.json").read_text())
-    if not summary.get("labels") or not (features / EXPOSURES).is_file():
+    if not (features / EXPOSURES).is_file():
         return {}
-    return {name: Label(**settings) for name, settings in summary["labels"].items()}
+    return label_values.declared_labels(json.loads((features / "summary.json").read_text()))
 
 
 def check_order(expression: str, labels: Mapping[str, Label], features: Path) -> None:
@@ -99,11 +98,8 @@ class Impressions:
 
     @property
     def outcomes(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Label -> [N] 1 where a binary label counts and 0 where not, the value of another label; NaN if unknown."""
-        return {
-            name: np.where(np.isnan(values_N), np.nan, reached(label, values_N)) if label.type == "binary" else values_N
-            for (name, label), values_N in zip(self.labels.items(), self.values_NK.T)
-        }
+        """Label -> [N] what its head is to predict; NaN if unknown."""
+        return label_values.outcomes(self.labels, dict(zip(self.labels, self.values_NK.T)))
 
     def batch(self, rows_B: Ints, catalogue: Catalogue) -> tuple[torch.Tensor, ...]:
         """left [B, D], items [B, 1, D] and features [B, 1, F] of some impressions."""

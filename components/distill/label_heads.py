@@ -28,6 +28,7 @@ Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 WARM_UP = 0.05
 ROWS_PER_BATCH = 4096  # impressions scored at once
+SAMPLED_ROWS = 50_000  # impressions that the inputs are standardized by
 CERTAIN = -1e-6  # the largest log of a product of two chances
 
 
@@ -112,8 +113,6 @@ class LabelTrainer(Trainer[Ints]):
         names, label = list(self.labels), list(self.labels.values())[k]
         known_B, target_B = known_BK[:, k], targets_BK[:, k]
         if label.type != "binary":
-            if label.after:
-                known_B = known_B & (targets_BK[:, names.index(label.after)] > 0)
             return _mean((outputs_BK[:, k] - target_B) ** 2, known_B)
         if not label.after:
             loss_B = F.binary_cross_entropy_with_logits(outputs_BK[:, k], target_B, reduction="none")
@@ -137,7 +136,8 @@ def train(
         dropout=config.label_dropout,
         labels=len(data.labels),
     )
-    model.fit_standardize(torch.from_numpy(data.features_NF[rows]), data.relative_columns)
+    sample = np.random.default_rng(config.seed).permutation(rows)[:SAMPLED_ROWS]
+    model.fit_standardize(*data.batch(sample, catalogue), data.relative_columns)
     trainer = LabelTrainer(model.to(device), data, rows, catalogue, config)
     settings = FitSettings(
         epochs=config.label_epochs,

@@ -22,6 +22,7 @@ from rankline.contracts import FeatureNames
 from rankline.errors import TooSmall
 from rankline.evaluation import metrics
 from rankline.evaluation.snapshot_requests import SnapshotRequest
+from rankline.features.label_values import LIKED_WITHOUT_LABEL
 from rankline.model.networks import HEADS, Scorer
 from rankline.model.scoring import Catalogue
 from rankline.runtime.progress import Progress
@@ -46,6 +47,7 @@ class ScorerInputs:
     catalogue: Catalogue
     names: FeatureNames
     heads: int = len(HEADS)  # 1 where labels have heads of their own
+    liked: float = LIKED_WITHOUT_LABEL  # the smallest rating that counts as liked
 
     @classmethod
     def draw(
@@ -55,6 +57,7 @@ class ScorerInputs:
         soft: Mapping[str, tuple[Ints, Floats]],
         *,
         heads: int,
+        liked: float,
         progress: Progress,
     ) -> ScorerInputs:
         """Draw the candidates of some requests; ``soft`` has the teacher's candidates and logits by request id."""
@@ -67,6 +70,7 @@ class ScorerInputs:
             drawer.catalogue,
             drawer.names,
             heads,
+            liked,
         )
 
 
@@ -121,7 +125,7 @@ class ScorerTrainer(Trainer[Ints]):
         """Whether the targets with a rating were liked."""
         likes = self.inputs.table.likes
         rated = [
-            (logits_BCH[b, position, 1], float(rating >= 4))
+            (logits_BCH[b, position, 1], float(rating >= self.inputs.liked))
             for b, r in enumerate(batch)
             for position, rating in zip(self.positions[r], likes[r][: len(self.positions[r])])
             if rating > 0

@@ -32,6 +32,7 @@ from components.distill.towers_trainer import TowersInputs
 from rankline.evaluation.snapshot_requests import read_exposures, read_snapshot_requests
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
+from rankline.features.label_values import liked_from
 from rankline.labels import Label
 from rankline.model.networks import HEADS, LabelHeads, Scorer, TextEncoder
 from rankline.model.order import RANK
@@ -83,6 +84,7 @@ def train_student(
         drawer,
         dict(zip(data.splits["valid"].ids, soft_labels)),
         heads=1 if labels else len(HEADS),
+        liked=liked_from(data.summary),
         progress=progress,
     )
     trained_scorer, history = scorer.train(inputs, config, device=device, progress=progress)
@@ -106,6 +108,8 @@ def train_student(
     policy = policy.model_copy(update={"order": config.order})
 
     _save(student, towers, trained_scorer, heads.model if heads else None, drawer.catalogue, teacher)
+    if heads:
+        (student / "heads.json").write_text(json.dumps(heads.reached, indent=2) + "\n")
     (student / POLICY_FILE).write_text(policy.model_dump_json(indent=2) + "\n")
     (student / "curve.json").write_text(json.dumps({"towers": towers.history.curve, "scorer": history.curve}, indent=2))
     (student / "student.json").write_text(json.dumps(_settings(teacher, data, drawer, config, labels), indent=2))

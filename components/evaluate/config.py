@@ -18,7 +18,10 @@ class EvaluateConfig(FrozenModel):
     max_requests: int = Field(
         0, ge=0, description="Replay a seeded sample of this many requests; 0 replays all of them."
     )
-    seed: int = Field(7, description="Seed of the sample of requests and of the bootstrap.")
+    max_exposures: int = Field(
+        5000, ge=0, description="Send a seeded sample of this many exposures to measure declared labels; 0 sends all."
+    )
+    seed: int = Field(7, description="Seed of the samples and of the bootstrap.")
     bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples per interval.")
     precision: Literal["fp32", "int8", "fp16"] = Field("fp32", description="Precision that the server loads.")
     concurrency: int = Field(4, ge=1, le=64, description="Connections for the replay and for throughput.")
@@ -28,7 +31,6 @@ class EvaluateConfig(FrozenModel):
     latency_k: int = Field(10, ge=1, le=1000, description="Items requested per timed request.")
     start_timeout_s: float = Field(120.0, gt=0, description="Longest wait until the server is ready, in seconds.")
     request_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one answer, in seconds.")
-    like_rating: float = Field(4.0, description="Lowest rating that counts as liked.")
     bins: int = Field(10, ge=2, le=100, description="Bins of the calibration plot and of the calibration error.")
     tie_tolerance: float = Field(
         1e-4, ge=0, description="Logits closer than this are ties when served order is compared with torch's."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from components.evaluate.replay import Answer, ReplayRequest
 from rankline.contracts import SPLITS
 from rankline.evaluation import metrics
 from rankline.evaluation.report import Latency, ServedParity
+from rankline.features.label_values import liked_from
 from rankline.model.bundle import Bundle
 from rankline.runtime.progress import Progress
 from rankline.runtime.server_process import Server, serving
 
+LIKE = "like"  # the head of a model without declared labels
 Lists = dict[str, list[str]]  # request id -> item ids
 Logits = dict[str, dict[str, float]]  # item id -> head -> logit
 
@@ -139,7 +142,7 @@ def _measure_heads(candidate: RunningServer, lists: Lists, features: Path) -> He
     logits = candidate.map(rank)
     first = candidate.bundle.manifest.heads[0]
     auc = _mean_auc(candidate.requests, logits, lists, negatives, head=first)
-    heads = _measure_likes(candidate, logits)
+    heads = _measure_likes(candidate, logits, features)
     heads = HeadMetrics({f"{first}_auc": auc, **heads.numbers}, heads.reliability)
     if candidate.bundle.policy.calibration is not None:
         calibration = _measure_calibration(candidate, lists)
@@ -167,15 +170,21 @@ def _mean_auc(
     return float(np.mean(known)) if known else None
 
 
-def _measure_likes(candidate: RunningServer, logits: Mapping[str, Logits]) -> HeadMetrics:
-    """The `like` head on rated targets: does it rank liked ones first, and are its probabilities right?"""
+def _measure_likes(candidate: RunningServer, logits: Mapping[str, Logits], features: Path) -> HeadMetrics:
+    """The `like` head on rated targets: does it rank liked ones first, and are its probabilities right?
+
+    A model with declared labels has none; `label_heads.measure_labels` measures it.
+    """
+    if LIKE not in candidate.bundle.manifest.heads:
+        return HeadMetrics({}, None)
+    smallest = liked_from(json.loads((features / "summary.json").read_text()))
     liked, probabilities = [], []
     for request in candidate.requests:
         for item, rating in zip(request.request.targets, request.request.target_ratings):
             scores = logits[request.request_id][item]
-            if rating and "like" in scores:  # 0 means no rating, which is not a dislike
-                liked.append(rating >= candidate.config.like_rating)
-                probabilities.append(0.5 * (1.0 + math.tanh(scores["like"] / 2)))  # the sigmoid
+            if rating:  # 0 means no rating, which is not a dislike
+                liked.append(rating >= smallest)
+                probabilities.append(0.5 * (1.0 + math.tanh(scores[LIKE] / 2)))  # the sigmoid
     reliability = metrics.reliability(liked, probabilities, bins=candidate.config.bins) if liked else None
     return HeadMetrics(
         numbers={

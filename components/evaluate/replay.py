@@ -19,7 +19,7 @@ import orjson
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, ServerError, TooSmall
 from rankline.evaluation import snapshot_requests
-from rankline.evaluation.snapshot_requests import SnapshotRequest
+from rankline.evaluation.snapshot_requests import Exposure, SnapshotRequest
 from rankline.runtime.progress import Progress
 from rankline.runtime.server_process import Server
 
@@ -64,22 +64,24 @@ class ReplayRequest:
         return {"user_id": self.request.user_id, **query}
 
 
-def sample_requests(folder: Path, *, split: str, max_requests: int, seed: int) -> set[str]:
-    """The ids of the requests to replay: all of a split, or a seeded sample of ``max_requests``.
+def sample_requests(
+    folder: Path, *, split: str, max_requests: int, seed: int, file: str = snapshot_requests.REQUESTS
+) -> set[str]:
+    """The ids of the requests, or exposures, to replay: all of a split, or a seeded sample of ``max_requests``.
 
     Raises:
         TooSmall: the split has no requests.
     """
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(folder / "requests.parquet", columns=["request_id"], filters=[("split", "=", split)])
+    table = parquet.read_table(folder / file, columns=["request_id"], filters=[("split", "=", split)])
     ids = sorted(table["request_id"].to_pylist())
     if not ids:
         raise TooSmall(
             f"there are no {split} requests to evaluate on",
             expected=f"at least one request of the split {split!r}",
             found="none",
-            where=str(folder / "requests.parquet"),
+            where=str(folder / file),
             hint="use more data, or a split definition with test requests",
         )
     if max_requests and max_requests < len(ids):
@@ -90,18 +92,34 @@ def sample_requests(folder: Path, *, split: str, max_requests: int, seed: int) -
 
 def read_requests(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[ReplayRequest, FrozenState]]:
     """The chosen requests by day, each with its full state (which has the day's item features)."""
-    day_features: Any = None
-    encoded = b"{}"
+    encoder = _DayEncoder()
     for request in snapshot_requests.read_snapshot_requests(folder, split):
-        if request.request_id not in chosen:
-            continue
+        if request.request_id in chosen:
+            yield encoder.ready(request), request.state
+
+
+def read_exposures(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[ReplayRequest, Exposure]]:
+    """The chosen exposures by day, each as a request and with what it showed."""
+    encoder = _DayEncoder()
+    for exposure in snapshot_requests.read_exposures(folder, split):
+        if exposure.request.request_id in chosen:
+            ready = encoder.ready(exposure.request)
+            yield ready, replace(exposure, request=ready.request)
+
+
+class _DayEncoder:
+    """Encodes the item features of a day once, not once per request."""
+
+    def __init__(self) -> None:
+        self._day_features: Any = None
+        self._encoded = b"{}"
+
+    def ready(self, request: SnapshotRequest) -> ReplayRequest:
+        """The request ready to send, without the columns of its day."""
         state = request.state
-        if state.item_features is not day_features:
-            day_features = state.item_features
-            encoded = orjson.dumps(day_features)
-        # the day's columns are kept once, encoded, not once per request
-        without_features = replace(request, state=state.model_copy(update={"item_features": {}}))
-        yield ReplayRequest(without_features, encoded), state
+        if state.item_features is not self._day_features:
+            self._day_features, self._encoded = state.item_features, orjson.dumps(state.item_features)
+        return ReplayRequest(replace(request, state=state.model_copy(update={"item_features": {}})), self._encoded)
 
 
 def map_concurrently(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from components.evaluate.config import EvaluateConfig
 from rankline.evaluation import bootstrap, metrics
 from rankline.evaluation.report import CANDIDATE, PER_REQUEST, Estimate, SliceScores
+from rankline.evaluation.snapshot_requests import SnapshotRequest
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -21,11 +22,14 @@ Scores = Mapping[str, Mapping[str, Floats]]  # system -> metric -> [R]
 
 
 def score(
-    ranked: Mapping[str, Sequence[Sequence[str]]], targets: Sequence[Sequence[str]], *, config: EvaluateConfig
+    ranked: Mapping[str, Sequence[Sequence[str]]], requests: Sequence[SnapshotRequest], *, config: EvaluateConfig
 ) -> Scores:
-    """System -> metric -> score of each request, [R]."""
+    """System -> metric -> score of each request, [R]; the weights of targets are their gains."""
+    targets = [request.targets for request in requests]
+    weights = [request.target_weights for request in requests]
+    gains = weights if any(weights) else None
     return {
-        name: metrics.ranking(metrics.judge(lists, targets, depth=config.top_k), config.ks)
+        name: metrics.ranking(metrics.judge(lists, targets, depth=config.top_k, gains=gains), config.ks)
         for name, lists in ranked.items()
     }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate import baselines, measure, replay, scores
+from components.evaluate import baselines, label_heads, measure, replay, scores
 from components.evaluate.baselines import TrainingItems
 from components.evaluate.champion_for import rebuild_champion
 from components.evaluate.config import EvaluateConfig
@@ -85,6 +85,7 @@ def evaluate(
 
     with measure.running(candidate, requests, report / "servers" / CANDIDATE, config, progress) as replayer:
         measured = measure.measure_candidate(replayer, features=features, student=student)
+        heads = label_heads.measure_labels(replayer, features=features, student=student, split=SPLIT)
     served = {CANDIDATE: measured.lists}
     champion_catalogue = ""
     if champion_bundle:
@@ -94,7 +95,7 @@ def evaluate(
     replayed = Replayed(requests, ranked, measured, champion_catalogue)
 
     progress.phase("scoring")
-    scored = scores.score(ranked, [request.targets for request in replayed.snapshots], config=config)
+    scored = scores.score(ranked, replayed.snapshots, config=config)
     items = _read_items(features)
     categories = {item: row["category"] or [] for item, row in items.items()}
     masks = slices(replayed.snapshots, training_items, categories, config=config)
@@ -112,6 +113,7 @@ def evaluate(
         parity=measured.parity,
         model=_footprint(candidate, measured),
         calibration=measured.heads.numbers,
+        heads=heads,
         details=_details(candidate, replayed, scored, config),
     )
     scores.write_tables(report, ids, scored, masks)
@@ -204,6 +206,7 @@ def _result(evaluation: Report, config: EvaluateConfig) -> dict[str, Any]:
         "champion": evaluation.champion,
         "requests": evaluation.requests,
         config.primary: {name: system.metrics[config.primary].mean for name, system in evaluation.systems.items()},
+        **({"heads": {name: head.metrics for name, head in evaluation.heads.items()}} if evaluation.heads else {}),
         "p95_ms": evaluation.latency.p95_ms,
         "throughput_rps": evaluation.latency.throughput_rps,
         "served_max_abs_difference": evaluation.parity.served_max_abs_difference,

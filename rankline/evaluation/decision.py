@@ -40,7 +40,12 @@ class PromotionPolicy(FrozenModel):
         100, ge=1, description="Fewest test requests; with fewer the verdict is insufficient_data."
     )
     floors: dict[str, float] = Field(
-        {}, description="Metric -> the mean that the candidate must reach, regardless of the champion."
+        {},
+        description="Metric -> the value that the candidate must reach, regardless of the champion; of a label's head "
+        "such as click.auc.",
+    )
+    ceilings: dict[str, float] = Field(
+        {}, description="Metric -> the value that the candidate may not exceed, such as click.ece of a label's head."
     )
     must_beat: list[str] = Field(
         ["popularity"],
@@ -186,7 +191,7 @@ def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy)
         required=f"{report.requests}",
         sentence=f"The candidate has {len(own)} scores for {report.requests} requests.",
     )
-    reported = _mean(report, CANDIDATE, policy.primary)
+    reported = report.metric(CANDIDATE, policy.primary)
     recomputed = float(np.mean(list(own.values()))) if own else None
     agree = _is_finite(reported) and _is_finite(recomputed) and abs(reported - recomputed) <= _ROUNDING  # type: ignore[operator]
     yield Check(
@@ -201,7 +206,9 @@ def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy)
 
 def _floors(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
     for metric, floor in policy.floors.items():
-        yield _at_least(f"floor {metric}", _mean(report, CANDIDATE, metric), floor, metric)
+        yield _at_least(f"floor {metric}", report.metric(CANDIDATE, metric), floor, metric)
+    for metric, ceiling in policy.ceilings.items():
+        yield _at_most(f"ceiling {metric}", report.metric(CANDIDATE, metric), ceiling, metric)
 
 
 def _baselines(scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
@@ -215,7 +222,7 @@ def _against_champion(report: Report, scores: Scores, policy: PromotionPolicy, c
             name="champion", passed=True, observed="none", required="none", sentence="There is no champion yet."
         )
         return
-    champion = _mean(report, CHAMPION, policy.primary)
+    champion = report.metric(CHAMPION, policy.primary)
     margin = policy.margin
     if policy.margin_kind == "relative":
         margin *= champion if champion is not None else math.nan
@@ -380,12 +387,6 @@ def _at_most(name: str, observed: float | int | None, limit: float | int, subjec
 
 def _missing(name: str, required: str, sentence: str) -> Check:
     return Check(name=name, passed=False, observed=None, required=required, sentence=sentence)
-
-
-def _mean(report: Report, system: str, metric: str) -> float | None:
-    scores = report.systems.get(system)
-    estimate = scores.metrics.get(metric) if scores else None
-    return estimate.mean if estimate else None
 
 
 def _is_finite(value: float | int | None) -> bool:

@@ -67,6 +67,33 @@ class ModelFootprint(FrozenModel):
     memory_bytes: int | None = Field(default=None, description="the server's peak resident memory")
 
 
+class Decile(FrozenModel):
+    """A tenth of the impressions by the chance that was served for them."""
+
+    count: int
+    mean_chance: float
+    share: float = Field(description="of the impressions in which the label happened")
+
+    @property
+    def gap(self) -> float:
+        """How much the chance exceeds what happened."""
+        return self.mean_chance - self.share
+
+
+class HeadScores(FrozenModel):
+    """How well the head of a declared label predicts, on the test exposures sent through the server."""
+
+    type: str = Field(description="binary, graded, count or continuous")
+    impressions: int = Field(description="of which the label is known")
+    metrics: dict[str, float | None] = Field(
+        description="auc, pr_auc, log_loss, ece, worst_decile, precision, recall, f1; mse and mae of values"
+    )
+    deciles: list[Decile] = []
+    validation: dict[str, float | None] = Field(
+        default={}, description="what the head reaches across folds, and without what positions add"
+    )
+
+
 class Report(FrozenModel):
     """The measurements of a candidate bundle on one set of snapshot requests."""
 
@@ -81,7 +108,21 @@ class Report(FrozenModel):
     parity: ServedParity = ServedParity()
     model: ModelFootprint = ModelFootprint()
     calibration: dict[str, float | None] = Field(default={}, description="of the rating head")
+    heads: dict[str, HeadScores] = Field(default={}, description="of the declared labels, by label")
     details: dict[str, Any] = Field(default={}, description="for readers: precisions, settings, timings")
+
+    def metric(self, system: str, name: str) -> float | None:
+        """A mean of a system's lists ("ndcg@10"), or of the candidate a head's metric ("click.ece") or a calibration.
+
+        None if it was not measured.
+        """
+        scores = self.systems.get(system)
+        if scores is not None and name in scores.metrics:
+            return scores.metrics[name].mean
+        if system != CANDIDATE:
+            return None
+        head, _, metric = name.rpartition(".")
+        return self.heads[head].metrics.get(metric) if head in self.heads else self.calibration.get(name)
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -10,33 +10,42 @@ import numpy.typing as npt
 
 from rankline.labels import Label
 
+Doubles = npt.NDArray[np.float64]
 RATING = "rating"
 LIKED_WITHOUT_LABEL = 4.0  # the smallest rating that counts as liked where no label says so
 
 
-def smallest_value(label: Label, values_N: npt.ArrayLike = ()) -> float | None:
-    """The smallest value that counts; None where any value above 0 does. ``values_N`` are all values of the label."""
-    if label.at_quantile is None:
-        return label.at_least
-    known_N = np.asarray(values_N, np.float64)
-    known_N = known_N[~np.isnan(known_N)]
-    return float(np.quantile(known_N, label.at_quantile)) if len(known_N) else None
+def declared_labels(summary: Mapping[str, Any]) -> dict[str, Label]:
+    """The labels that a summary of features or raw data declares; ingest put values for quantiles and scales."""
+    return {name: Label(**settings) for name, settings in (summary.get("labels") or {}).items()}
 
 
 def reached(label: Label, values_N: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """[N] whether each value counts; an unknown value (NaN) does not."""
-    smallest, values = smallest_value(label, values_N), np.asarray(values_N, np.float64)
-    return np.asarray(values > 0 if smallest is None else values >= smallest)
+    values = np.asarray(values_N, np.float64)
+    return np.asarray(values > 0 if label.at_least is None else values >= label.at_least)
 
 
-def liked_from(summary: Mapping[str, Any], ratings_N: npt.ArrayLike = ()) -> float:
-    """The smallest rating that counts as liked, by the summary of the features: that of the declared label `rating`.
+def outcomes(labels: Mapping[str, Label], values: Mapping[str, npt.ArrayLike]) -> dict[str, Doubles]:
+    """Label -> [N] what its head is to predict; NaN where it is unknown.
 
-    ``ratings_N`` are all ratings, of which a declared quantile is taken; 0 stands for none.
+    Of a binary label 1 where it counts, else 0; of another one its value, where the label before it happened.
     """
-    settings = (summary.get("labels") or {}).get(RATING)
-    if settings is None:
+    columns = {name: np.asarray(values[name], np.float64) for name in labels}
+    happened = {name: reached(label, columns[name]) for name, label in labels.items()}
+    return {
+        name: np.where(np.isnan(columns[name]), np.nan, happened[name])
+        if label.type == "binary"
+        else np.where(happened[label.after], columns[name], np.nan)
+        if label.after
+        else columns[name]
+        for name, label in labels.items()
+    }
+
+
+def liked_from(summary: Mapping[str, Any]) -> float:
+    """The smallest rating that counts as liked: that of the declared label `rating`, if it is declared."""
+    label = declared_labels(summary).get(RATING)
+    if label is None:
         return LIKED_WITHOUT_LABEL
-    ratings = np.asarray(ratings_N, np.float64)
-    smallest = smallest_value(Label(**settings), np.where(ratings == 0, np.nan, ratings))
-    return LIKED_WITHOUT_LABEL if smallest is None else smallest
+    return label.at_least if label.at_least is not None else float(np.nextafter(0, 1))

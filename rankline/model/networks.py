@@ -350,7 +350,7 @@ class LabelHeads(nn.Module):
 
     def __init__(self, *, size: int, features: int, hidden: int, dropout: float, labels: int) -> None:
         super().__init__()
-        self.standardize = Standardize(features)
+        self.standardize, self.standardize_pairs = Standardize(features), Standardize(3 * size)
         self.wide = nn.Linear(features, labels)
         self.pair = nn.Linear(3 * size, hidden)
         self.deep = nn.Sequential(
@@ -359,14 +359,15 @@ class LabelHeads(nn.Module):
         for weight in (self.wide.weight, self.deep.get_parameter("3.weight")):
             nn.init.zeros_(weight)
 
-    def fit_standardize(self, sample_NF: Tensor, left_out: list[int]) -> None:
-        """Standardize by a sample, and leave features out."""
-        self.standardize.fit(sample_NF)
+    def fit_standardize(self, left_BD: Tensor, items_BCD: Tensor, features_BCF: Tensor, left_out: list[int]) -> None:
+        """Standardize by a sample of inputs, and leave features out."""
+        self.standardize.fit(features_BCF.flatten(0, 1))
         self.standardize.scale_F[left_out] = 0.0
+        self.standardize_pairs.fit(_pairs(left_BD, items_BCD).flatten(0, 1))
 
     def forward(self, left_BD: Tensor, items_BCD: Tensor, features_BCF: Tensor) -> Tensor:
         """[B, C, labels] logits of binary labels, and standardized values of the others."""
-        pair_BCP = torch.tanh(self.pair(_pairs(left_BD, items_BCD)))
+        pair_BCP = torch.tanh(self.pair(self.standardize_pairs(_pairs(left_BD, items_BCD))))
         features_BCF = self.standardize(features_BCF)
         outputs_BCH: Tensor = self.wide(features_BCF) + self.deep(torch.cat([features_BCF, pair_BCP], -1))
         return outputs_BCH

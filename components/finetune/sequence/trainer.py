@@ -20,6 +20,7 @@ from components.finetune.language.masked_lm import MaskedLanguageModel
 from components.finetune.sequence import augment
 from components.finetune.sequence.inputs import StepInputs, StepSampler, TeacherInputs
 from components.finetune.sequence.rankings import CandidateBatch, TeacherEnsemble, rank_all, score_candidates
+from rankline.features.label_values import liked_from
 from rankline.model import adapters
 from rankline.model.networks import Teacher
 from rankline.runtime.progress import Progress
@@ -64,6 +65,7 @@ class SequenceTrainer(Trainer[list[Window]]):
         expected_I = np.log(self.sampler.probability_I * self.config.negatives)
         self.log_expected_I = torch.from_numpy(expected_I).float().to(self.device)
         self.like_R = np.array([ratings[0] for ratings in self.sampler.train.target_ratings], np.float32)
+        self.liked = liked_from(inputs.data.summary)
         parts: dict[str, Stateful] = {"model": model}
         if masked_lm is not None:
             parts |= {"masked_lm": masked_lm, "text": self.text}
@@ -202,7 +204,7 @@ class SequenceTrainer(Trainer[list[Window]]):
         rated_B = torch.from_numpy(self.like_R[rows_B]).to(self.device)
         click_loss = F.cross_entropy(click_BC, first_B) * share
         like_loss = share * F.binary_cross_entropy_with_logits(
-            logits_BCH[:, 0, 1], (rated_B >= 4).float(), weight=(rated_B > 0).float()
+            logits_BCH[:, 0, 1], (rated_B >= self.liked).float(), weight=(rated_B > 0).float()
         )
         return click_loss, like_loss
 
