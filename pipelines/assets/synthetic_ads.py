@@ -54,15 +54,16 @@ def write_ads(folder: Path, *, users: int = 400, requests: int = 24, seed: int =
             click, conversion = _chances(each, is_favourite=each.topic in favourites[user])
             clicked = rng.random() < click * SEEN_AT[position - 1]
             converted = clicked and rng.random() < conversion
-            key = (f"r{number:05}", each.name)
+            shown_as = (f"r{number:05}", each.name, user, time_s, position)
             revenue = f"{each.price:.2f}" if converted else ""
-            impressions.append((*key, user, time_s, position, int(clicked), int(converted), revenue))
+            impressions.append((*shown_as, int(clicked), int(converted), revenue))
             anywhere = click * sum(SEEN_AT) / POSITIONS
-            truth.append((*key, *(f"{p:.6f}" for p in (click * SEEN_AT[position - 1], anywhere, conversion))))
+            truth.append((*shown_as, *(f"{p:.6f}" for p in (click * SEEN_AT[position - 1], anywhere, conversion))))
     items = [(each.name, each.headline, each.topic, f"{each.price:.2f}") for each in campaigns]
     _write(folder / "campaigns.csv", "campaign headline topic price", items)
-    _write(folder / "impressions.csv", "request campaign user shown_at position clicked converted revenue", impressions)
-    _write(folder / TRUTH_FILE, "request campaign click click_anywhere conversion_of_click", truth)
+    columns = "request campaign user shown_at position"
+    _write(folder / "impressions.csv", f"{columns} clicked converted revenue", impressions)
+    _write(folder / TRUTH_FILE, f"{columns} click click_anywhere conversion_of_click", truth)
 
 
 def _draw_campaigns(rng: random.Random) -> list[_Campaign]:

@@ -89,7 +89,7 @@ def test_positives_negatives_and_neither_are_counted_and_stay_in_a_slice(tmp_pat
     assert rankline("init", "log", "--name", "offers", "--yes", cwd=tmp_path).returncode == 0
     done = rankline("data", "profile", "--recipe", "offers:offers", cwd=tmp_path)
     assert "what events say of items: 400 positive (33.3%), 600 negative (50.0%), 200 neither (16.7%)" in done.stdout
-    assert "return: none 200, 0.0 800, 1.0 200; counts in 20.0%" in done.stdout
+    assert "return: 0.0 800, 1.0 200, none 200; counts in 20.0%" in done.stdout
     slice_ = ("--source", "slice", "--map", "slice/map.toml")
     rankline("data", "slice", "--recipe", "offers:offers", "--users", 1000, "--to", "slice", cwd=tmp_path)
     again = rankline("data", "profile", "--recipe", "interactions", *slice_, "--json", cwd=tmp_path)
