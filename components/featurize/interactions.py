@@ -15,6 +15,7 @@ import pyarrow.parquet as parquet
 
 from components.featurize import split
 from components.featurize.config import FeaturizeConfig
+from components.featurize.feedback import Feedback, read_shown
 from components.featurize.split import Ints, Log, Split
 from rankline import contracts
 from rankline.errors import TooSmall, ValidationFailed
@@ -24,7 +25,8 @@ from rankline.errors import TooSmall, ValidationFailed
 class Interactions:
     """The log of users' events, with the ids and items that its codes stand for.
 
-    ``ratings`` [n] and ``queries`` [n] are in the log's order: 0 without a rating, -1 without a query.
+    ``ratings`` [n] and ``queries`` [n] are in the log's order: 0 without a rating, -1 without a query. ``feedback`` is
+    none if every event is a positive.
     """
 
     log: Log
@@ -33,6 +35,7 @@ class Interactions:
     ratings: np.ndarray
     queries: Ints
     query_ids: pa.Array
+    feedback: Feedback | None = None
 
     @property
     def item_ids(self) -> pa.Array:
@@ -47,8 +50,10 @@ def read_log(db: Any, clean: Path) -> Interactions:
         ValidationFailed: events name unknown items.
     """
     items = parquet.read_table(clean / "items.parquet")
+    has_feedback = "exposure" in db.table("events").columns
+    feedback_columns = ", feedback::FLOAT AS feedback, exposure" if has_feedback else ""
     events = db.sql(
-        "SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating "
+        f"SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating{feedback_columns} "
         "FROM events WHERE user_id IS NOT NULL ORDER BY at_us, row"
     ).to_arrow_table()
     item_codes = pc.index_in(events["item_id"], value_set=items["item_id"])
@@ -73,7 +78,21 @@ def read_log(db: Any, clean: Path) -> Interactions:
     order = np.argsort(codes, kind="stable")
     query_ids = pc.unique(events["query_id"]).drop_null()
     queries = pc.fill_null(pc.index_in(events["query_id"], value_set=query_ids), -1).to_numpy().astype(np.int64)
-    return Interactions(log, user_ids, items, events["rating"].to_numpy()[order], queries[order], query_ids)
+    feedback = _feedback(db, events, order, items["item_id"]) if has_feedback else None
+    return Interactions(log, user_ids, items, events["rating"].to_numpy()[order], queries[order], query_ids, feedback)
+
+
+def _feedback(db: Any, events: pa.Table, order: Ints, item_ids: pa.ChunkedArray) -> Feedback:
+    """What the log's positives weigh, and what was shown beside them."""
+    shown = read_shown(db)
+    codes = pc.index_in(shown["item_id"], value_set=item_ids)
+    in_catalogue = pc.is_valid(codes)
+    owners = shown["exposure"].filter(in_catalogue).to_numpy().astype(np.int64)
+    exposures = events["exposure"].to_numpy().astype(np.int64)[order]
+    count = int(max(exposures.max(initial=-1), owners.max(initial=-1))) + 1
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
+    items = codes.filter(in_catalogue).to_numpy().astype(np.int64)
+    return Feedback(events["feedback"].to_numpy()[order], exposures, items, offsets)
 
 
 def log_split(log: Log, config: FeaturizeConfig) -> Split:

@@ -12,13 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from components.featurize.config import FeaturizeConfig
+from components.featurize.feedback import Labels, label_column
 from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
 from components.featurize.tables import DAY_US, RequestTable
-from rankline import contracts
+from rankline import contracts, label_sql
 from rankline.errors import ValidationFailed
-from rankline.features import transforms
+from rankline.features import rating_scale, transforms
+from rankline.io.sql import identifier
+from rankline.labels import FEEDBACK
 from rankline.text import query_text
 
+NEVER = np.iinfo(np.int64).max
 MIN_VALID_REQUESTS = 50  # a small source gives up to a quarter of its queries for this many
 
 
@@ -55,20 +59,17 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
     Raises:
         ValidationFailed: an event names a query without words, or an unknown split.
     """
-    columns = parquet.read_schema(clean / "events.parquet").names
-    labels = [label for label in contracts.LABELS if label in columns]
-    grade = f"coalesce({', '.join([*labels, '1'])})"
-    rating = "coalesce(rating, 0)" if "rating" in columns else "0"
-    split_column = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
+    labels = Labels.of(clean)
+    answers = _judged_items(clean, labels) if labels.effective else _answers(clean)
     rows = db.sql(
         f"""
-        SELECT query_id, epoch_us(min(event_timestamp)) AS at_us, epoch_us(max(known_at)) AS known_us,
-            any_value({split_column}) AS split,
-            list(item_id ORDER BY {grade} DESC, row) AS targets,
-            list(({rating})::FLOAT ORDER BY {grade} DESC, row) AS ratings
-        FROM (SELECT *, file_row_number AS row FROM read_parquet($path, file_row_number = true))
-        WHERE user_id IS NULL AND query_id IS NOT NULL AND {grade} > 0
-        GROUP BY query_id ORDER BY at_us, query_id
+        SELECT query_id, epoch_us(min(event_timestamp) FILTER (grade > 0)) AS at_us,
+            epoch_us(max(known_at) FILTER (grade > 0)) AS known_us, any_value(split) FILTER (grade > 0) AS split,
+            list(item_id ORDER BY grade DESC, row) FILTER (grade > 0) AS targets,
+            list(rating::FLOAT ORDER BY grade DESC, row) FILTER (grade > 0) AS ratings,
+            list(grade::FLOAT ORDER BY grade DESC, row) FILTER (grade > 0) AS weights,
+            coalesce(list(item_id ORDER BY row) FILTER (grade = 0), []) AS shown
+        FROM ({answers}) GROUP BY query_id HAVING max(grade) > 0 ORDER BY at_us, query_id
         """,
         params={"path": str(clean / "events.parquet")},
     ).to_arrow_table()
@@ -103,7 +104,40 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
             "snapshot": (time_us // DAY_US) * 86_400.0,
         }
     )
+    if labels.effective:
+        table = table.append_column("target_weights", rows["weights"]).append_column("shown", rows["shown"])
     return QueryRequests(RequestTable(table, time_us), split, rows["known_us"].to_numpy().astype(np.int64))
+
+
+_EVENTS_OF_QUERIES = """(SELECT *, file_row_number AS row FROM read_parquet($path, file_row_number = true))
+        WHERE user_id IS NULL AND query_id IS NOT NULL"""
+
+
+def _answers(clean: Path) -> str:
+    """SQL of what answers a query, where every event does whose label is above 0."""
+    columns = parquet.read_schema(clean / "events.parquet").names
+    grade = f"coalesce({', '.join([*(label for label in contracts.LABELS if label in columns), '1'])})"
+    rating = "coalesce(rating, 0)" if "rating" in columns else "0"
+    split_column = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
+    return f"""
+        SELECT query_id, item_id, event_timestamp, known_at, {split_column} AS split, {grade} AS grade,
+            {rating} AS rating, row
+        FROM {_EVENTS_OF_QUERIES} AND {grade} > 0"""
+
+
+def _judged_items(clean: Path, labels: Labels) -> str:
+    """SQL of the items that labels judge for a query, each once: a grade of 0 is a negative."""
+    columns = parquet.read_schema(clean / "events.parquet").names
+    values = ", ".join(f"max({identifier(name)}) AS {label_column(name)}" for name in labels.effective)
+    rating = rating_scale.history_label(labels.declared) or ("" if labels.declared else "rating")
+    stars = rating_scale.stars_sql(identifier(rating), rating_scale.history_scale(labels.declared))
+    stars = f"coalesce(max({stars}), 0)" if rating in columns else "0"
+    split_column = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
+    return f"""
+        SELECT *, {label_sql.feedback(labels.effective, label_column)} AS grade FROM (
+            SELECT query_id, item_id, min(event_timestamp) AS event_timestamp, max(known_at) AS known_at,
+                any_value({split_column}) AS split, {values}, {stars} AS rating, min(row) AS row
+            FROM {_EVENTS_OF_QUERIES} AND {FEEDBACK} IS NOT NULL GROUP BY query_id, item_id)"""
 
 
 def with_features(request_table: RequestTable) -> pa.Table:
@@ -148,6 +182,38 @@ def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], co
         min_share = min(MIN_VALID_REQUESTS, int(train.sum()) // 4) / train.sum()
         given[train & (fraction <= np.quantile(fraction[train], max(share, min_share)))] = VALID
     return given
+
+
+def exposure_splits(
+    requests: QueryRequests,
+    ids: list[str],
+    words: list[str],
+    stated: list[str | None],
+    time_us: Ints,
+    config: FeaturizeConfig,
+) -> Ints:
+    """The splits of what was shown for queries: those of their requests, as far as they have any.
+
+    The others were never answered: they are split as the source says, by time, or by their words.
+    """
+    table = requests.request_table.table
+    known = dict(zip(table["query_id"].to_pylist(), requests.split.tolist()))
+    known_words = dict(zip(table["query"].to_pylist(), requests.split.tolist()))
+    alone = np.array([known.get(each, known_words.get(text, -1)) for each, text in zip(ids, words)], np.int64)
+    until_valid = config.train_share + config.valid_share
+    if config.query_split == "time" and len(requests.split):
+        times = (
+            int(requests.request_table.time_us[requests.split == each].min(initial=NEVER)) for each in (VALID, TEST)
+        )
+        valid_us, test_us = times
+        other = np.where(time_us < valid_us, TRAIN, np.where(time_us < test_us, VALID, TEST))
+    else:
+        fraction = np.array([_hash_fraction(text, config.seed) for text in words])
+        other = np.where(fraction < config.train_share, TRAIN, np.where(fraction < until_valid, VALID, TEST))
+        if config.query_split in ("auto", "given"):
+            codes = {name: code for code, name in enumerate(contracts.SPLITS)}
+            other = np.array([codes.get(each or "", code) for each, code in zip(stated, other.tolist())], np.int64)
+    return np.where(alone >= 0, alone, other)
 
 
 def _hash_fraction(text: str, seed: int) -> float:

@@ -7,12 +7,16 @@ leaves give every window at once, with a row on exactly those days on which a co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.featurize.feedback import Labels, create_tables, label_column
 from components.featurize.parquet_writers import ParquetWriters
-from rankline.io.sql import literal
+from rankline.contracts import SPLIT
+from rankline.features import rating_scale
+from rankline.io.sql import identifier, literal
+from rankline.labels import FEEDBACK
 
 WINDOWS_D = (1, 7, 30)
 DAY_US = 86_400 * 1_000_000
@@ -83,26 +87,45 @@ def _partition_users(db: Any) -> int:
     return int(last) + 1
 
 
-def load_tables(db: Any, clean: Path) -> None:
-    """Create the tables `events` (times in µs, with the day on which each enters) and `items` from a clean folder."""
+def load_tables(db: Any, clean: Path, labels: Labels | None = None, *, window_s: int = 0) -> None:
+    """Create the tables `logged` and `events` (times in µs, with the day on which each enters) and `items`.
+
+    `logged` are all events of a clean folder, `events` those that are positives: all of them without ``labels``.
+    """
     import pyarrow.parquet as parquet
 
+    labels = labels or Labels.of(clean)
     columns = parquet.read_schema(clean / "events.parquet").names
-    rating = "rating" if "rating" in columns else "NULL"
+    rating = rating_scale.history_label(labels.declared) or ("" if labels.declared else "rating")
+    value = f"nullif({identifier(rating)}::DOUBLE, 'nan'::DOUBLE)" if rating in columns else "NULL::DOUBLE"
+    stars = rating_scale.stars_sql(value, rating_scale.history_scale(labels.declared))
     db.execute(
         f"""
-        CREATE TABLE events AS
+        CREATE TABLE logged AS
         SELECT *, at_us // {DAY_US} AS day,
             greatest(at_us // {DAY_US} + 1, (known_us + {DAY_US} - 1) // {DAY_US}) AS enters
         FROM (
-            SELECT file_row_number AS row, user_id, query_id, item_id,
-                nullif({rating}::DOUBLE, 'nan'::DOUBLE)::DECIMAL(18, 6) AS rating,
+            SELECT file_row_number AS row, user_id, query_id, item_id, ({stars})::DECIMAL(18, 6) AS rating,
                 epoch_us(event_timestamp) AS at_us, epoch_us(known_at) AS known_us
+                {_feedback_columns(labels, columns) if labels.effective else ""}
             FROM read_parquet($path, file_row_number = true))
         """,
         {"path": str(clean / "events.parquet")},
     )
+    if labels.effective:
+        create_tables(db, labels, window_s=window_s)
+    else:
+        db.execute("CREATE VIEW events AS FROM logged")
     db.execute("CREATE TABLE items AS FROM read_parquet($path)", {"path": str(clean / "items.parquet")})
+
+
+def _feedback_columns(labels: Labels, columns: Sequence[str]) -> str:
+    """SQL of what `logged` has of each event's feedback, request and labels."""
+    request = "request_id" if "request_id" in columns else "NULL::VARCHAR AS request_id"
+    split = SPLIT if SPLIT in columns else f"NULL::VARCHAR AS {SPLIT}"
+    position = '"position"' if "position" in columns else "NULL::INTEGER AS position"
+    values = [f"{identifier(name)} AS {label_column(name)}" for name in labels.effective]
+    return ", ".join(["", FEEDBACK, request, position, split, *values])
 
 
 def _copy_to_parquet(db: Any, query: str, target: Path) -> int:
@@ -177,7 +200,7 @@ def _affinity_query(part: int, keep: int) -> str:
 _CONTENT_QUERY = """
     WITH since AS (
         SELECT item_id, greatest(TIMESTAMPTZ '1970-01-01 00:00:00+00', coalesce(created_at,
-            (SELECT make_timestamptz(min(day) * 86400000000) FROM events))) AS instant FROM items)
+            (SELECT make_timestamptz(min(day) * 86400000000) FROM logged))) AS instant FROM items)
     SELECT item_id, coalesce(price, 0)::DOUBLE AS item_price,
         length(coalesce(text, title, ''))::DOUBLE AS item_text_length,
         coalesce(len(category), 0)::DOUBLE AS item_category_count,

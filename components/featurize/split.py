@@ -124,26 +124,39 @@ class Requests:
 
 @dataclass(frozen=True)
 class Split:
-    """Which events are for training ([n]), the requests, and the time at which training ends (µs)."""
+    """Which events are for training ([n]), the requests, and the time at which training ends (µs).
+
+    ``valid_us`` and ``test_us`` [users + 1] are when the splits of each user begin, and last those of other users.
+    """
 
     train: Bools
     requests: Requests
     train_end: int
+    valid_us: Ints
+    test_us: Ints
+
+    def split_of(self, users: Ints, until_us: Ints) -> Ints:
+        """The split of what was shown to users (codes, -1 for others) until a time."""
+        return np.where(until_us < self.valid_us[users], TRAIN, np.where(until_us < self.test_us[users], VALID, TEST))
 
 
 def known_before(log: Log, position: Ints) -> Lists:
     """The user's earlier events of each request, in order, that were known at its time."""
+    return known_between(log, log.starts[position], position, log.time_us[position])
+
+
+def known_between(log: Log, starts: Ints, ends: Ints, time_us: Ints) -> Lists:
+    """The events from position ``starts`` to ``ends`` of each of R lists that were known at its time."""
     parts, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for first in range(0, len(position), BLOCK):  # the intermediate arrays are far larger than the result
-        block = position[first : first + BLOCK]
-        start = log.starts[block]
-        before = block - start
-        owners = np.repeat(np.arange(len(block), dtype=np.int32), before)
-        ends = np.cumsum(before)
-        values = np.arange(ends[-1]) - np.repeat(ends - before - start, before)
-        keep = log.known_us[values] <= log.time_us[block][owners]
+    for first in range(0, len(ends), BLOCK):  # the intermediate arrays are far larger than the result
+        block = slice(first, first + BLOCK)
+        start, before = starts[block], ends[block] - starts[block]
+        owners = np.repeat(np.arange(len(start), dtype=np.int32), before)
+        sums = np.cumsum(before)
+        values = np.arange(sums[-1]) - np.repeat(sums - before - start, before)
+        keep = log.known_us[values] <= time_us[block][owners]
         parts.append(values[keep].astype(np.int32))
-        lengths.append(np.bincount(owners[keep], minlength=len(block)))
+        lengths.append(np.bincount(owners[keep], minlength=len(start)))
     return Lists(np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
 
 
@@ -205,7 +218,10 @@ def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
         ],
         min_history=min_history,
     )
-    return Split(train, requests, int(log.known_us[train].max(initial=0)))
+    never = np.iinfo(np.int64).max
+    valid_us, test_us = np.full((2, len(begins) + 1), never)
+    valid_us[log.users[valid]], test_us[log.users[test]] = log.time_us[valid], log.time_us[test]
+    return Split(train, requests, int(log.known_us[train].max(initial=0)), valid_us, test_us)
 
 
 def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_history: int, per_user: int) -> Split:
@@ -223,7 +239,8 @@ def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_histo
         ],
         min_history=min_history,
     )
-    return Split(train, requests, cut)
+    users = int(log.users.max(initial=-1)) + 2
+    return Split(train, requests, cut, np.full(users, cut), np.full(users, valid_until))
 
 
 def _window_requests(log: Log, split: int, *, cut: int, since: int, until: int, min_history: int) -> Requests:

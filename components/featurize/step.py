@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from components.featurize import interactions, negatives, queries, snapshots, tables
+from components.featurize import exposures, interactions, negatives, queries, snapshots, tables
 from components.featurize.config import FeaturizeConfig
+from components.featurize.exposures import Exposures
+from components.featurize.feedback import Labels
 from components.featurize.interactions import Interactions
 from components.featurize.join import JoinSettings, PointInTimeJoin
 from components.featurize.parquet_writers import ParquetWriters
@@ -28,19 +30,22 @@ from rankline.runtime.progress import Progress
 
 # settings that change how values are computed and checked, not the values
 EXECUTION_SETTINGS = {"join", "check_rows", "join_chunk", "memory_limit_mb"}
+# settings of what is written beside the store, not of its values
+REQUEST_SETTINGS = {"impression_window_s", "exposure_requests"}
 
 Join = Callable[..., PointInTimeJoin]  # of features and the number of rows
 
 
 @dataclass(frozen=True)
 class SplitData:
-    """The clean tables as requests: users' events and their split, and the queries that no user asked."""
+    """The clean tables as requests: users' events and their split, the queries that no user asked, and exposures."""
 
     interactions: Interactions
     log_split: Split
     query_texts: dict[str, str]
     query_requests: QueryRequests
     counts: dict[str, Any]
+    exposures: Exposures | None
 
 
 def featurize(
@@ -54,7 +59,8 @@ def featurize(
     """Turn clean tables into feature sources, a Feast store, requests with their features, and negatives.
 
     Reads items.parquet, events.parquet and queries.parquet of ``clean``. Writes to ``features``: items.parquet,
-    sequences.parquet, requests.parquet, item_features.parquet, negatives.parquet, feast/ and summary.json.
+    sequences.parquet, requests.parquet, item_features.parquet, negatives.parquet, exposures.parquet (if labels are
+    declared), feast/ and summary.json.
     No value of a request became known after the request's time. ``stores`` are Feast's back ends.
 
     Raises:
@@ -69,9 +75,10 @@ def featurize(
     features = features.resolve()  # joins change the working directory to the store's folder
     feast = features / "feast"
     with temporary_database(features, memory_mb=config.memory_limit_mb) as db:
-        snapshots.load_tables(db, clean)
+        labels = Labels.of(clean)
+        snapshots.load_tables(db, clean, labels, window_s=config.impression_window_s)
         progress.phase("split")
-        data = _split_requests(db, clean, config)
+        data = _split_requests(db, clean, labels, config)
         progress.phase("snapshots")
         source_rows = snapshots.write(
             db,
@@ -89,6 +96,8 @@ def featurize(
         writers.write("sequences", tables.sequences(data.interactions, data.log_split))
         progress.phase("requests")
         user_rows, users_checked = _write_requests(writers, join, data, config, progress)
+        if data.exposures:
+            _write_exposures(writers, join, data.exposures, config)
         progress.phase("item features")
         item_rows, items_checked = _write_item_features(writers, join, data, feast / SOURCES, config, progress)
 
@@ -104,19 +113,23 @@ def featurize(
         **_definitions(data, config),
         "project": project,
     }
+    if labels.declared:
+        summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.declared.items()}
     write_json(features / "summary.json", summary)
     result = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
     return {**result, "checked_against_feast": {"user": users_checked, "item": items_checked}}
 
 
-def _split_requests(db: Any, clean: Path, config: FeaturizeConfig) -> SplitData:
+def _split_requests(db: Any, clean: Path, labels: Labels, config: FeaturizeConfig) -> SplitData:
     events = interactions.read_log(db, clean)
     log_split = interactions.log_split(events.log, config)
     query_texts = queries.query_texts(clean, turns=config.turns)
     query_requests = queries.requests(db, clean, query_texts, config)
     counts = interactions.counts(log_split, query_requests.counts())
     interactions.check_split_sizes(counts["requests"], config)
-    return SplitData(events, log_split, query_texts, query_requests, counts)
+    known = exposures.Known(events, log_split, query_requests, query_texts)
+    shown = exposures.read(db, labels, known, config)
+    return SplitData(events, log_split, query_texts, query_requests, counts, shown)
 
 
 def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStoreConfig | None) -> str:
@@ -126,7 +139,7 @@ def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStor
     """
     from feature_repo.store import SOURCES, apply
 
-    settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
+    settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS | REQUEST_SETTINGS)
     project = f"rankline_{digest.json_digest([digest.tree_digest(feast / SOURCES), settings])[:12]}"
     apply(feast, project=project, sources=feast / SOURCES, stores=stores)
     return project
@@ -176,6 +189,19 @@ def _write_requests(
     return count, checked
 
 
+def _write_exposures(writers: ParquetWriters, join: Join, shown: Exposures, config: FeaturizeConfig) -> None:
+    """Write the exposures with the features that were known when each began."""
+    from components.featurize.feature_refs import USER_FEATURE_REFS
+
+    count = len(shown.of_users.time_us)
+    users = join(USER_FEATURE_REFS, rows=count)
+    for start in range(0, count, config.join_chunk):
+        part = shown.of_users.part(start, start + config.join_chunk)
+        writers.write("exposures", tables.with_features(part, users.join(tables.user_entity_rows(part))))
+    users.check()
+    writers.write("exposures", queries.with_features(shown.of_queries))
+
+
 def _write_item_features(
     writers: ParquetWriters, join: Join, data: SplitData, sources: Path, config: FeaturizeConfig, progress: Progress
 ) -> tuple[int, int]:
@@ -183,7 +209,8 @@ def _write_item_features(
     from components.featurize.feature_refs import ITEM_FEATURE_REFS
 
     log_times_us = data.interactions.log.time_us[data.log_split.requests.position]
-    time_us = np.concatenate([log_times_us, data.query_requests.request_table.time_us])
+    shown_us = data.exposures.time_us if data.exposures else log_times_us[:0]
+    time_us = np.concatenate([log_times_us, data.query_requests.request_table.time_us, shown_us])
     count, parts = tables.item_entity_rows(time_us, data.interactions, sources, chunk=config.join_chunk)
     items = join(ITEM_FEATURE_REFS, rows=count)
     for part in parts:

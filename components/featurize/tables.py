@@ -27,8 +27,12 @@ class RequestTable:
     table: pa.Table
     time_us: Ints
 
+    def part(self, start: int, stop: int) -> RequestTable:
+        """The requests ``start`` to ``stop``."""
+        return RequestTable(self.table.slice(start, stop - start), self.time_us[start:stop])
 
-def _arrow_lists(lists: Lists, values: Any) -> pa.ListArray:
+
+def arrow_lists(lists: Lists, values: Any) -> pa.ListArray:
     """Arrow lists of the ``values`` [n] of the log's events at the lists' positions."""
     selected = values.take(pa.array(lists.values)) if isinstance(values, pa.Array) else pa.array(values[lists.values])
     if pa.types.is_dictionary(selected.type):
@@ -63,15 +67,20 @@ def requests(
             "query_id": query_ids,
             "query": pa.array([query_texts.get(each) if each else None for each in query_ids.to_pylist()], pa.string()),
             "at": time_us / 1e6,
-            "history_items": _arrow_lists(history, items),
-            "history_times": _arrow_lists(history, log.seconds),
-            "history_ratings": _arrow_lists(history, interactions.ratings),
-            "seen": _arrow_lists(matching.seen, items),
-            "targets": _arrow_lists(matching.targets, items),
-            "target_ratings": _arrow_lists(matching.targets, interactions.ratings),
+            "history_items": arrow_lists(history, items),
+            "history_times": arrow_lists(history, log.seconds),
+            "history_ratings": arrow_lists(history, interactions.ratings),
+            "seen": arrow_lists(matching.seen, items),
+            "targets": arrow_lists(matching.targets, items),
+            "target_ratings": arrow_lists(matching.targets, interactions.ratings),
             "snapshot": (time_us // DAY_US) * 86_400.0,
         }
     )
+    if interactions.feedback is not None:
+        weights, count = interactions.feedback.weights, len(interactions.items)
+        shown = interactions.feedback.shown_lists(matching, log.items, count=count)
+        table = table.append_column("target_weights", arrow_lists(matching.targets, weights))
+        table = table.append_column("shown", arrow_lists(shown, interactions.item_ids))
     return RequestTable(table, time_us)
 
 
@@ -87,14 +96,15 @@ def user_entity_rows(request_table: RequestTable) -> pa.Table:
     """The entity rows of users: user, time, and the request's own data."""
     history = request_table.table["history_times"]
     lengths = pc.list_value_length(history).to_numpy()
-    # every request has a last event: min_history is at least 1
-    ends = np.cumsum(lengths) - 1
+    # the last entry stands for no event: what is shown to a user may be the first
+    times = np.append(pc.list_flatten(history).to_numpy(), 0.0)
+    ends = np.where(lengths > 0, np.cumsum(lengths) - 1, len(times) - 1)
     return pa.table(
         {
             "user_id": request_table.table["user_id"],
             "event_timestamp": pa.array(request_table.time_us).cast(contracts.UTC_TIMESTAMP),
             "request_time": request_table.table["at"],
-            "last_event_time": pc.list_flatten(history).to_numpy()[ends],
+            "last_event_time": times[ends],
             "history_length": lengths.astype(np.float64),
         }
     )
@@ -167,9 +177,9 @@ def sequences(interactions: Interactions, log_split: Split) -> pa.Table:
     return pa.table(
         {
             "user_id": interactions.user_ids.take(pa.array(users)),
-            "item_ids": _arrow_lists(lists, interactions.item_ids.take(pa.array(log.items))),
-            "times": _arrow_lists(lists, log.seconds),
-            "ratings": _arrow_lists(lists, interactions.ratings),
+            "item_ids": arrow_lists(lists, interactions.item_ids.take(pa.array(log.items))),
+            "times": arrow_lists(lists, log.seconds),
+            "ratings": arrow_lists(lists, interactions.ratings),
         }
     )
 
@@ -177,7 +187,7 @@ def sequences(interactions: Interactions, log_split: Split) -> pa.Table:
 def negatives(interactions: Interactions, request_table: RequestTable, drawn: Lists) -> pa.Table:
     """The sampled items of each request."""
     return pa.table(
-        {"request_id": request_table.table["request_id"], "item_ids": _arrow_lists(drawn, interactions.item_ids)}
+        {"request_id": request_table.table["request_id"], "item_ids": arrow_lists(drawn, interactions.item_ids)}
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from components.ingest.config import EVENT_TYPE, IngestConfig
 from components.ingest.staging import column_names
+from rankline import label_sql
 from rankline.errors import SourceError
 from rankline.io.sql import fetch_row, identifier
 from rankline.labels import FEEDBACK, Label
@@ -23,7 +24,7 @@ def create_scored_events(db: Any, config: IngestConfig) -> Labels:
     columns = column_names(db, "window_events")
     labels = {} if config.only_items else {k: each for k, each in config.effective_labels().items() if k in columns}
     labels = {name: _resolved(db, name, label) for name, label in labels.items()}
-    scored = f", {_feedback(labels)} AS {FEEDBACK}" if labels else ""
+    scored = f", {label_sql.feedback(labels)} AS {FEEDBACK}" if labels else ""
     if "position" in columns and config.columns.position:  # a log that counts from 0 is read as from 1
         scored = f" REPLACE (position + (SELECT (min(position) = 0)::INTEGER FROM good_events) AS position){scored}"
     db.execute(f"CREATE VIEW scored_events AS SELECT *{scored} FROM window_events")
@@ -52,30 +53,6 @@ def _resolved(db: Any, name: str, label: Label) -> Label:
     return label.model_copy(update=changes)
 
 
-def _counts(name: str, label: Label) -> str:
-    """SQL: whether a label's value counts; null where there is none."""
-    return f"{identifier(name)} > 0" if label.at_least is None else f"{identifier(name)} >= {label.at_least!r}"
-
-
-def _feedback(labels: Mapping[str, Label]) -> str:
-    """SQL: the weight of a positive, 0 for a negative, null for neither."""
-    weights = ", ".join(
-        f"CASE WHEN {_counts(name, label)} THEN {_weight(name, label)} WHEN {identifier(name)} IS NOT NULL THEN 0 END"
-        for name, label in labels.items()
-        if label.weight > 0
-    )
-    against = " OR ".join(_counts(name, label) for name, label in labels.items() if label.weight < 0)
-    return f"CASE WHEN {against or 'false'} THEN 0 ELSE list_max([{weights}]::DOUBLE[]) END"
-
-
-def _weight(name: str, label: Label) -> str:
-    if label.type != "graded":
-        return repr(label.weight)
-    # a scale may have grades that count and are not above 0; the weight of a positive is
-    above = f" - {label.at_least!r} + 1" if label.at_least is not None and label.at_least <= 0 else ""
-    return f"{label.weight!r} * ({identifier(name)}{above})"
-
-
 def count_feedback(db: Any, labels: Mapping[str, Label]) -> dict[str, Any]:
     """Positives, negatives and what is kept out of learning: in all, per type of event, and per label."""
     if not labels:
@@ -87,7 +64,7 @@ def count_feedback(db: Any, labels: Mapping[str, Label]) -> dict[str, Any]:
         counts["event_types"] = {kind: dict(zip(GROUPS, each)) for kind, *each in rows}
     counts["labels"] = {}
     for name, label in labels.items():
-        column, fits = identifier(name), _counts(name, label)
+        column, fits = identifier(name), label_sql.counts(identifier(name), label)
         sums = f"count(*) FILTER ({fits}), count(*) FILTER (NOT {fits}), count(*) FILTER ({column} IS NULL)"
         *numbers, low, high = fetch_row(db, f"SELECT {sums}, min({column}), max({column}) FROM scored_events")
         counts["labels"][name] = dict(zip(("count", "do_not", "unknown"), numbers)) | {"low": low, "high": high}

@@ -1,0 +1,42 @@
+"""What labels say of an event, as SQL over columns of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rankline.io.sql import identifier
+from rankline.labels import Label
+
+ColumnOf = Callable[[str], str]  # name of a label -> SQL of its values
+
+
+def counts(column: str, label: Label) -> str:
+    """Whether the values of a label count; null where there is none."""
+    return f"{column} > 0" if label.at_least is None else f"{column} >= {label.at_least!r}"
+
+
+def is_against(labels: Mapping[str, Label], column_of: ColumnOf = identifier) -> str:
+    """Whether a label of negative feedback counts; never null."""
+    against = " OR ".join(
+        f"coalesce({counts(column_of(name), label)}, false)" for name, label in labels.items() if label.weight < 0
+    )
+    return f"({against or 'false'})"
+
+
+def feedback(labels: Mapping[str, Label], column_of: ColumnOf = identifier) -> str:
+    """The weight of a positive, 0 for a negative, null for neither."""
+    weights = ", ".join(
+        f"CASE WHEN {counts(column_of(name), label)} THEN {_weight(column_of(name), label)} "
+        f"WHEN {column_of(name)} IS NOT NULL THEN 0 END"
+        for name, label in labels.items()
+        if label.weight > 0
+    )
+    return f"CASE WHEN {is_against(labels, column_of)} THEN 0 ELSE list_max([{weights}]::DOUBLE[]) END"
+
+
+def _weight(column: str, label: Label) -> str:
+    if label.type != "graded":
+        return repr(label.weight)
+    # a scale may have grades that count and are not above 0; the weight of a positive is
+    above = f" - {label.at_least!r} + 1" if label.at_least is not None and label.at_least <= 0 else ""
+    return f"{label.weight!r} * ({column}{above})"

@@ -1,0 +1,208 @@
+"""Featurize with labels: what was shown in vain is in no target, history or count, and in what was shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+
+from components.featurize.config import FeaturizeConfig
+from components.featurize.snapshots import load_tables
+from components.featurize.step import featurize
+from tests.components.labelled_log import ingest_log
+
+Rows = list[dict[str, Any]]
+BEGIN = 1_700_000_000
+SHOWN = {f"never{n}" for n in range(8)}  # items that nobody ever clicks
+TYPES = {"labels": {}, "event_type": "kind", "event_types": {"view": "impression", "click": "click", "order": "buy"}}
+CLICK_AND_BUY = {"click": {}, "buy": {"weight": 5, "after": "click"}}
+
+
+def visits(*, users: int = 120, visits: int = 7, seed: int = 1) -> list[tuple[str, int, list[str], list[str]]]:
+    """(user, time, items clicked, items shown in vain) of every visit: two of each."""
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            f"u{user}",
+            BEGIN + visit * 86_400 + user * 60,
+            [f"i{item}" for item in rng.choice(40, 2, replace=False)],
+            [f"never{item}" for item in rng.choice(8, 2, replace=False)],
+        )
+        for user in range(users)
+        for visit in range(visits)
+    ]
+
+
+def by_types(*, with_requests: bool) -> Rows:
+    """Impressions, clicks and orders as rows of their own: 1,680 clicks or orders, 1,680 impressions in vain."""
+    rows = []
+    for user, at, clicked, in_vain in visits():
+        events = [("view", item, at + n) for n, item in enumerate([*in_vain, *clicked])]
+        events += [("click", item, at + 30 + n) for n, item in enumerate(clicked)]
+        events += [("order", clicked[0], at + 50)]
+        rows += [
+            {"user": user, "item": item, "at": time, "kind": kind, "page": f"{user}-{at}" if with_requests else ""}
+            for kind, item, time in events
+        ]
+    return rows
+
+
+def by_columns(name: str, positive: Any, negative: Any) -> Rows:
+    """A row per item that was shown, with a value that says what happened."""
+    return [
+        {"user": user, "item": item, "at": at + n, name: positive if item in clicked else negative}
+        for user, at, clicked, in_vain in visits()
+        for n, item in enumerate([*in_vain, *clicked])
+    ]
+
+
+def logs() -> dict[str, tuple[Callable[[], Rows], dict[str, Any], dict[str, Any]]]:
+    """Ways in which a log says that an item was not wanted: its rows, columns and labels."""
+    liked = {"labels": {"like": "liked", "dislike": "disliked"}}
+    half_stars = {"stars": {"type": "graded", "at_least": 3.5, "scale": (0.5, 5)}}
+    cart = {"view": "impression", "add": "cart", "remove": "removed", "ping": ""}
+
+    def dislikes() -> Rows:
+        return [
+            {**row, "disliked": "" if row["liked"] else "true", "liked": row["liked"] or ""}
+            for row in by_columns("liked", "true", None)
+        ]
+
+    def click_0_beside_orders() -> Rows:
+        return [{**row, "ordered": int(row["item"] == "i3")} for row in by_columns("clicked", 1, 0)]
+
+    def removals() -> Rows:
+        rows = by_columns("kind", "add", "add")
+        taken_back = [{**row, "at": row["at"] + 100, "kind": "remove"} for row in rows if row["item"] in SHOWN]
+        pings = [{**row, "item": "never0", "at": row["at"] + 200, "kind": "ping"} for row in rows[::5]]
+        return [*rows, *taken_back, *pings]
+
+    return {
+        "types, requests": (
+            lambda: by_types(with_requests=True), {**TYPES, "request_id": "page"}, CLICK_AND_BUY),
+        "types, no requests": (lambda: by_types(with_requests=False), TYPES, CLICK_AND_BUY),
+        "types, nothing declared": (
+            lambda: by_types(with_requests=False),
+            {**TYPES, "event_types": {"view": "impression", "click": "click", "order": "purchase"}}, {}),
+        "dislikes": (dislikes, liked, {"like": {}, "dislike": {"weight": -1}}),
+        "removals from the cart": (
+            removals, {**TYPES, "event_types": cart}, {"cart": {}, "removed": {"weight": -1}}),
+        "click=0 beside orders": (
+            click_0_beside_orders, {"labels": {"click": "clicked", "purchase": "ordered"}}, {}),
+        "half stars": (lambda: by_columns("stars", 4.5, 1.5), {"labels": {"stars": "stars"}}, half_stars),
+        "0 to 100": (
+            lambda: by_columns("score", 80, 30), {"labels": {"score": "score"}},
+            {"score": {"type": "graded", "at_quantile": 0.6}}),
+        "seconds": (
+            lambda: by_columns("dwell", 45.5, 1.5), {"labels": {"dwell": "dwell"}},
+            {"dwell": {"type": "continuous", "at_least": 10}}),
+    }  # fmt: skip
+
+
+def make(folder: Path, rows: Rows, columns: dict[str, Any], labels: dict[str, Any], **settings: Any) -> Path:
+    """The features of a log."""
+    raw = ingest_log(folder, rows, columns, labels)
+    featurize(raw, folder / "features", config=FeaturizeConfig(history_days=400, check_rows=20, **settings))
+    return folder / "features"
+
+
+def read(features: Path, name: str) -> Rows:
+    return parquet.read_table(features / f"{name}.parquet").to_pylist()
+
+
+def summary(features: Path) -> dict[str, Any]:
+    return dict(json.loads((features / "summary.json").read_text()))
+
+
+@pytest.mark.parametrize("log", logs())
+def test_what_was_shown_in_vain_is_no_event_that_anything_counts(tmp_path: Path, log: str) -> None:
+    rows, columns, labels = logs()[log]
+    raw = ingest_log(tmp_path, rows(), columns, labels)
+    with duckdb.connect() as db:
+        load_tables(db, raw, window_s=1800)
+        counted, shown, rewarded = (
+            {item for (item,) in db.sql(query).fetchall()}
+            for query in (
+                "SELECT DISTINCT item_id FROM events",
+                "SELECT DISTINCT item_id FROM exposed WHERE feedback = 0",
+                "SELECT DISTINCT item_id FROM exposed WHERE feedback > 0",
+            )
+        )
+    assert counted == rewarded == {f"i{n}" for n in range(40)}
+    assert shown == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("log", "split"),
+    [("types, requests", "time_cut"), ("click=0 beside orders", "leave_last_out"), ("half stars", "leave_last_out")],
+)
+def test_what_was_shown_in_vain_is_nowhere_but_in_what_was_shown(tmp_path: Path, log: str, split: str) -> None:
+    rows, columns, labels = logs()[log]
+    features = make(tmp_path, rows(), columns, labels, split=split)
+
+    requests = read(features, "requests")
+    for name in ("targets", "history_items", "seen"):
+        assert not {item for row in requests for item in row[name]} & SHOWN
+    assert not {item for row in read(features, "sequences") for item in row["item_ids"]} & SHOWN
+    popular = {row["item_id"]: row["item_events_total"] for row in read(features, "feast/sources/item_popularity")}
+    assert not popular.keys() & SHOWN
+    history = read(features, "feast/sources/user_history")
+    assert not {item for row in history for name in ("history_items", "seen_items") for item in row[name]} & SHOWN
+
+    shown = [set(row["shown"]) for row in requests]
+    assert all(not items & set(row["targets"]) for items, row in zip(shown, requests))
+    assert all(len(items) >= 2 and items <= SHOWN for items in shown)
+    assert all(len(row["target_weights"]) == len(row["targets"]) for row in requests)
+    if labels:
+        check_exposures(features, labels)
+    else:
+        assert "labels" not in summary(features)
+        assert not (features / "exposures.parquet").exists()
+
+
+def check_exposures(features: Path, labels: dict[str, Any]) -> None:
+    assert list(summary(features)["labels"]) == list(labels)
+    exposures = read(features, "exposures")
+    assert {row["split"] for row in exposures} == {row["split"] for row in read(features, "requests")}
+    for row in exposures:
+        weights = dict(zip(row["items"], row["feedback"]))
+        assert set(row["targets"]) == {item for item in row["items"] if weights[item] > 0}
+        assert set(row["shown"]) == {item for item in row["items"] if weights[item] == 0}
+        assert not {item for item in row["items"] if weights[item] > 0} & SHOWN
+        assert all(time < row["at"] for time in row["history_times"])
+        assert {len(row[name]) for name in ("items", "positions", *(f"label_{name}" for name in labels))} == {
+            len(row["feedback"])
+        }
+        assert set(row["shown"]) <= SHOWN
+
+
+def test_one_exposure_has_the_largest_label_of_its_rows(tmp_path: Path) -> None:
+    features = make(tmp_path, by_types(with_requests=True), {**TYPES, "request_id": "page"}, CLICK_AND_BUY)
+
+    exposures = read(features, "exposures")
+    assert len(exposures) == 120 * 7
+    for row in exposures:
+        assert len(row["items"]) == len(set(row["items"])) == 4
+        assert sorted(row["label_click"]) == [0, 0, 1, 1]
+        assert sorted(row["label_buy"]) == [0, 0, 0, 1]
+        assert sorted(row["feedback"]) == [0, 0, 1, 5]
+        assert row["target_weights"] == [5, 1]
+    train = [row for row in read(features, "requests") if row["split"] == "train"]
+    assert {weight for row in train for weight in row["target_weights"]} == {1, 5}
+
+
+def test_without_request_ids_what_was_shown_belongs_to_the_positive_that_follows(tmp_path: Path) -> None:
+    named = make(tmp_path / "a", by_types(with_requests=True), {**TYPES, "request_id": "page"}, CLICK_AND_BUY)
+    unnamed = make(tmp_path / "b", by_types(with_requests=False), TYPES, CLICK_AND_BUY)
+
+    for name in ("exposures", "requests"):
+        pairs = zip(read(named, name), read(unnamed, name), strict=True)
+        for one, other in pairs:
+            assert one["shown"] == other["shown"]
+            assert (one["user_id"], one["at"], one["targets"]) == (other["user_id"], other["at"], other["targets"])
