@@ -33,6 +33,9 @@ class DistillConfig(FrozenModel):
     gradient_clip: float = Field(1.0, gt=0, description="Maximum norm of the gradient.")
     soft_weight: float = Field(0.2, ge=0, description="Weight of the teacher's soft labels beside the ground truth.")
     temperature: float = Field(2.0, gt=0, description="Softens the teacher's scores (Hinton et al. 2015).")
+    shown_weight: float = Field(
+        1.0, ge=0, description="Weight of ranking a target above what was shown with it and not chosen."
+    )
     sampled_items: int = Field(
         0,
         ge=0,

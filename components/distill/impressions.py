@@ -21,7 +21,7 @@ from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure
 from rankline.features import label_values
 from rankline.labels import Label
 from rankline.model.order import RANK, Order
-from rankline.model.scoring import RELATIVE_FEATURES, Catalogue
+from rankline.model.scoring import NOT_FOR_LABELS, Catalogue
 from rankline.runtime.progress import Progress
 
 Floats = npt.NDArray[np.float32]
@@ -64,7 +64,7 @@ class Impressions:
     features_NF: Floats
     positions_N: Ints
     values_NK: npt.NDArray[np.float64]
-    relative_columns: list[int]  # the features that compare an item with those beside it
+    left_out: list[int]  # the features that the heads do not read
 
     @classmethod
     def draw(
@@ -93,7 +93,7 @@ class Impressions:
             features_NF=_flat(table.features),
             positions_N=np.minimum(_flat(positions).astype(np.int64), MAX_POSITION),
             values_NK=np.stack(list(values.values()), 1),
-            relative_columns=[n for n, name in enumerate(drawer.names.columns) if name in RELATIVE_FEATURES],
+            left_out=[n for n, name in enumerate(drawer.names.columns) if name in NOT_FOR_LABELS],
         )
 
     @property

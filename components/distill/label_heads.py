@@ -137,7 +137,7 @@ def train(
         labels=len(data.labels),
     )
     sample = np.random.default_rng(config.seed).permutation(rows)[:SAMPLED_ROWS]
-    model.fit_standardize(*data.batch(sample, catalogue), data.relative_columns)
+    model.fit_standardize(*data.batch(sample, catalogue), data.left_out)
     trainer = LabelTrainer(model.to(device), data, rows, catalogue, config)
     settings = FitSettings(
         epochs=config.label_epochs,

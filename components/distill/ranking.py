@@ -52,6 +52,26 @@ def target_ranks(model: Towers, requests: Requests, text_IT: Tensor, queries_RT:
     return ranks
 
 
+@torch.no_grad()
+def best_items(model: Towers, requests: Requests, text_IT: Tensor, queries_RT: Tensor, *, count: int) -> Ints:
+    """[R, count] the best unseen items of each request by the towers alone, -1 where there are fewer."""
+    model.eval()
+    whole = [(0, model.fusion(text_IT, model.side_IS))] if len(text_IT) <= sampled_items.CHUNK_ITEMS else None
+    left_RD = _left_vectors(model, requests, text_IT, queries_RT, whole)
+    best_RK = torch.full((len(requests), count), -1, dtype=torch.long, device=text_IT.device)
+    score_RK = torch.full((len(requests), count), -torch.inf, device=text_IT.device)
+    for first, chunk_PD in whole or sampled_items.fused_chunks(model.fusion, text_IT, model.side_IS):
+        for rows in _blocks(np.arange(len(requests))):
+            scores_BP = _scores(left_RD, chunk_PD, first, requests, rows, without_other_targets=False)
+            items_BP = torch.arange(first, first + len(chunk_PD), device=text_IT.device).expand_as(scores_BP)
+            merged = torch.cat([score_RK[rows], scores_BP], 1), torch.cat([best_RK[rows], items_BP], 1)
+            score_RK[rows], places = merged[0].topk(count)
+            best_RK[rows] = merged[1].gather(1, places)
+    best_RK[~score_RK.isfinite()] = -1
+    best: Ints = best_RK.cpu().numpy()
+    return best
+
+
 def _left_vectors(
     model: Towers, requests: Requests, text_IT: Tensor, queries_RT: Tensor, whole: list[Chunk] | None
 ) -> Tensor:
@@ -85,10 +105,19 @@ def _blocks(rows_R: Ints) -> list[Ints]:
     return [rows_R[start : start + REQUESTS_PER_BLOCK] for start in range(0, len(rows_R), REQUESTS_PER_BLOCK)]
 
 
-def _scores(left_RD: Tensor, chunk_PD: Tensor, first: int, requests: Requests, rows: Ints) -> Tensor:
+def _scores(
+    left_RD: Tensor,
+    chunk_PD: Tensor,
+    first: int,
+    requests: Requests,
+    rows: Ints,
+    *,
+    without_other_targets: bool = True,
+) -> Tensor:
     """[B, P] the scores of a chunk for some requests; minus infinity for seen items and for other targets."""
     scores_BP = left_RD[torch.from_numpy(rows)] @ chunk_PD.T
     for b, row in enumerate(rows):
-        excluded = np.concatenate([requests.seen[row], requests.targets[row][1:]]) - first
+        others = requests.targets[row][1:] if without_other_targets else requests.targets[row][:0]
+        excluded = np.concatenate([requests.seen[row], others]) - first
         scores_BP[b, torch.from_numpy(excluded[(excluded >= 0) & (excluded < len(chunk_PD))])] = -torch.inf
     return scores_BP

@@ -28,8 +28,8 @@ from rankline.runtime.progress import Progress
 from rankline.train.device import pick_autocast
 from rankline.train.examples import Examples
 from rankline.train.fit import FitSettings, History, Stateful, Trainer, fit
-from rankline.train.losses import ItemSampler, next_item_loss
-from rankline.train.ranks import ndcg_of_ranks
+from rankline.train.losses import ItemSampler, next_item_loss, shown_loss
+from rankline.train.ranks import graded_ndcg, ndcg_of_ranks
 from rankline.train.sampled_items import (
     NO_ITEMS,
     FusedItems,
@@ -78,6 +78,7 @@ class TowersTrainer(Trainer[Batch]):
         self.model, self.inputs, self.config = model, inputs, config
         self.data, self.texts, self.device = inputs.data, inputs.texts, inputs.texts.device
         self.train = inputs.data.splits["train"]
+        self.first_target_R = np.array([targets[0] for targets in self.train.targets], np.int64)
         self.use_bf16 = pick_autocast(config.precision, self.device)
         self.sampled_items = config.sampled_items if config.sampled_items < len(self.data.item_ids) else 0
         smoothed_I = self.data.counts_I + 1.0
@@ -125,6 +126,8 @@ class TowersTrainer(Trainer[Batch]):
         if len(step.targets_B):
             loss = loss + self._query_loss(step, left_BD, fused)
         loss = loss + self.config.soft_weight * self._soft_loss(step, left_BD, fused)
+        if self.train.shown and self.config.shown_weight:
+            loss = loss + self.config.shown_weight * self._shown_loss(step, left_BD, fused)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": float(loss.detach())}
 
@@ -135,10 +138,12 @@ class TowersTrainer(Trainer[Batch]):
             self.texts.encode_queries()
 
     def validate(self) -> float:
-        """nDCG@10 of the towers alone over all unseen items, by the first target of each request."""
-        ranks_R = ranking.target_ranks(
-            self.model, self.data.splits["valid"], self.texts.items_IT, self.texts.queries["valid"]
-        )
+        """nDCG@10 of the towers alone over all unseen items, by each request's first target or all graded ones."""
+        valid = self.data.splits["valid"]
+        if valid.target_gains:
+            best_RK = ranking.best_items(self.model, valid, self.texts.items_IT, self.texts.queries["valid"], count=10)
+            return graded_ndcg(best_RK, valid.targets, valid.target_gains, k=10)
+        ranks_R = ranking.target_ranks(self.model, valid, self.texts.items_IT, self.texts.queries["valid"])
         return ndcg_of_ranks(ranks_R, k=10)
 
     def _draw(self, windows: list[Window], query_rows: Ints) -> StepInputs:
@@ -175,8 +180,16 @@ class TowersTrainer(Trainer[Batch]):
         if self.item_embedding is not None:
             next_items, histories_BL = step.next_BL[step.next_BL >= 0], self.train.items_RL[step.rows_B]
             candidates_BC = self.inputs.candidates_RC[step.rows_B]
+            shown_BC = self._shown(step)[0] if self.train.shown else NO_ITEMS
             rows_T = unique_items(
-                step.items_BL, next_items, histories_BL, candidates_BC, step.targets_B, step.fresh_N, step.sampled_S
+                step.items_BL,
+                next_items,
+                histories_BL,
+                candidates_BC,
+                step.targets_B,
+                step.fresh_N,
+                step.sampled_S,
+                shown_BC,
             )
             own_TD = self.item_embedding.gather(rows_T)
         return ItemInputs(
@@ -207,7 +220,19 @@ class TowersTrainer(Trainer[Batch]):
             sampled_S=step.sampled_S,
             probability_I=self.probability_I,
             other_targets=other_targets,
+            weight_N=self.train.weights(step.rows_B, step.targets_B) if self.train.target_weights else None,
         )
+
+    def _shown(self, step: StepInputs) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """A target of each request, then what was shown with it."""
+        targets_B = step.targets_B if len(step.targets_B) else self.first_target_R[step.rows_B]
+        return self.train.target_and_shown(step.rows_B, targets_B)
+
+    def _shown_loss(self, step: StepInputs, left_BD: Tensor, fused: FusedItems) -> Tensor:
+        """Negatives of requests: the target before what was shown with it and not chosen."""
+        items_BC, real_BC = self._shown(step)
+        scores_BC = torch.einsum("bd,bcd->bc", left_BD, fused.lookup(items_BC))
+        return shown_loss(scores_BC, real_BC, self.train.weights(step.rows_B, items_BC[:, 0]))
 
     def _soft_loss(self, step: StepInputs, left_BD: Tensor, fused: FusedItems) -> Tensor:
         """Distillation: the teacher's logits of some candidates (Hinton et al. 2015)."""

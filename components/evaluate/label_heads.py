@@ -17,7 +17,7 @@ from components.evaluate.label_metrics import columns_of, head_metrics
 from components.evaluate.measure import RunningServer
 from components.evaluate.replay import ReplayRequest
 from rankline.evaluation.report import HeadScores
-from rankline.evaluation.snapshot_requests import Exposure
+from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure
 from rankline.features.label_values import declared_labels, outcomes
 from rankline.model.head_values import head_values
 
@@ -35,7 +35,7 @@ def measure_labels(candidate: RunningServer, *, features: Path, student: Path, s
     if not labels:
         return {}
     chosen = replay.sample_requests(
-        features, split=split, max_requests=config.max_exposures, seed=config.seed, file=replay.EXPOSURES
+        features, split=split, max_requests=config.max_exposures, seed=config.seed, file=EXPOSURES
     )
     answers, positions, values = [], list[int](), {name: list[float]() for name in labels}
     for exposure, answered in _answers(candidate, features, split, chosen):

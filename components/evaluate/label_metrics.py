@@ -60,7 +60,7 @@ def value_metrics(value_N: Doubles, predicted_N: Doubles) -> dict[str, float | N
 
 
 def decile_bins(happened_N: Doubles, chance_N: Doubles) -> list[Decile]:
-    """The impressions in ten parts of equal size by their chance, the least likely first; equal chances stay together."""
+    """The impressions in ten equal parts by their chance, the least likely first; equal chances stay together."""
     edges = np.unique(np.quantile(chance_N, np.linspace(0, 1, DECILES + 1)))
     place_N = np.clip(np.searchsorted(edges, chance_N, side="right") - 1, 0, max(0, len(edges) - 2))
     groups = [np.flatnonzero(place_N == place) for place in np.unique(place_N)]

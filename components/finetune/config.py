@@ -92,6 +92,9 @@ class FinetuneConfig(FrozenModel):
     )
     requests_per_step: int = Field(32, ge=1, description="Requests with candidates per step.")
     negatives: int = Field(96, ge=1, description="Sampled negatives per step, shared by its requests.")
+    shown_weight: float = Field(
+        1.0, ge=0, description="Weight of ranking a target above what was shown with it and not chosen."
+    )
     sampled_items: int = Field(
         0,
         ge=0,

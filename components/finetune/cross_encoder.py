@@ -161,7 +161,12 @@ class CrossEncoderTrainer(Trainer[Ints]):
             self.train, rows_B, self.candidates_RC[batch], self.config.pair_negatives, self.rng
         )
         logits_BC = self.scorer.logits(self.train, rows_B, candidates_BC)
-        loss = F.cross_entropy(logits_BC, torch.zeros(len(batch), dtype=torch.long, device=logits_BC.device))
+        first_B = torch.zeros(len(batch), dtype=torch.long, device=logits_BC.device)
+        if self.train.target_weights:
+            weights = torch.from_numpy(self.train.weights(rows_B, candidates_BC[:, 0])).to(logits_BC.device)
+            loss = (F.cross_entropy(logits_BC, first_B, reduction="none") * weights).mean()
+        else:
+            loss = F.cross_entropy(logits_BC, first_B)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"pair_loss": float(loss.detach())}
 
@@ -169,7 +174,8 @@ class CrossEncoderTrainer(Trainer[Ints]):
         """nDCG@10 of the reranked candidates; a target that is no candidate counts as missed."""
         self.progress.phase("reranking validation candidates")
         scores_RC = self.scorer.scores(self.valid, self.valid_rows, self.valid_RC, progress=self.progress)
-        return _ndcg(scores_RC, self.valid_RC, [self.valid.targets[row] for row in self.valid_rows])
+        gains = [self.valid.target_gains[row] for row in self.valid_rows] if self.valid.target_gains else None
+        return _ndcg(scores_RC, self.valid_RC, [self.valid.targets[row] for row in self.valid_rows], gains)
 
 
 def train(
@@ -220,15 +226,19 @@ def _draw_candidates(
         others = candidates_BC[b][~np.isin(candidates_BC[b], targets)]
         out_BC[b, 0] = rng.choice(targets)
         out_BC[b, 1:] = rng.choice(others, negatives, replace=len(others) < negatives) if len(others) else targets[0]
+        if requests.shown:  # what was judged as not relevant takes the places of other negatives
+            judged = rng.permutation(requests.shown[row])[:negatives]
+            out_BC[b, 1 : 1 + len(judged)] = judged
     return out_BC
 
 
-def _ndcg(scores_RC: Floats, candidates_RC: Ints, targets: list[Ints]) -> float:
+def _ndcg(scores_RC: Floats, candidates_RC: Ints, targets: list[Ints], gains: list[Floats] | None = None) -> float:
     """nDCG@10 of the candidates in the order of their scores."""
     ranked = [
         [str(item) for item in row[np.argsort(-scores, kind="stable")]] for row, scores in zip(candidates_RC, scores_RC)
     ]
     if not ranked:
         return 0.0
-    judged = metrics.judge(ranked, [[str(item) for item in rows] for rows in targets], depth=10)
+    grades = [of.tolist() for of in gains] if gains else None
+    judged = metrics.judge(ranked, [[str(item) for item in rows] for rows in targets], depth=10, gains=grades)
     return float(metrics.ndcg(judged, 10).mean())

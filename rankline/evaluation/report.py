@@ -88,7 +88,7 @@ class HeadScores(FrozenModel):
     metrics: dict[str, float | None] = Field(
         description="auc, pr_auc, log_loss, ece, worst_decile, precision, recall, f1; mse and mae of values"
     )
-    deciles: list[Decile] = []
+    deciles: list[Decile] = Field(default=[], description="of a binary label, by the served chance")
     validation: dict[str, float | None] = Field(
         default={}, description="what the head reaches across folds, and without what positions add"
     )

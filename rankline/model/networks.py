@@ -344,8 +344,7 @@ class Scorer(nn.Module):
 class LabelHeads(nn.Module):
     """(left, item, left*item, features) -> one output per label, from one body that the labels share.
 
-    Features that compare a candidate with those beside it are left out: the chance of a click on an item does not
-    depend on what else is scored.
+    Features that depend on what else is scored, or that only grow, are left out (rankline/model/scoring.py).
     """
 
     def __init__(self, *, size: int, features: int, hidden: int, dropout: float, labels: int) -> None:

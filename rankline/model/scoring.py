@@ -23,8 +23,11 @@ Ints = npt.NDArray[np.int64]
 _BASE_FEATURES = ("towers_behind_best", "popular_behind_best")
 _USER_FEATURES = ("covisit_share", "covisit_log")
 _QUERY_FEATURES = ("towers_score", "bm25_share", "bm25_log")
-# they compare a candidate with the best one beside it
-RELATIVE_FEATURES = frozenset({*_BASE_FEATURES, "covisit_share", "bm25_share"})
+# The heads of labels do not read what compares a candidate with the best one beside it, because a chance does not
+# depend on what else is scored, nor what only grows with time: tomorrow it is beyond all that they learned from.
+_RELATIVE_FEATURES = (*_BASE_FEATURES, "covisit_share", "bm25_share")
+_GROWING_FEATURES = ("user_events_total", "item_events_total", "ctx_log_history")
+NOT_FOR_LABELS = frozenset({*_RELATIVE_FEATURES, *_GROWING_FEATURES})
 
 
 def feature_names(*, users: bool = True, queries: bool = False, labels: bool = False) -> FeatureNames:

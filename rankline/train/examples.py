@@ -19,6 +19,8 @@ from rankline.text import item_text
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+NO_ITEMS = np.zeros(0, np.int64)
+MAX_SHOWN = 32  # negatives of a request that one step reads
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class Requests:
     target_ratings: list[Floats]
     seen: list[Ints]
     negatives: list[Ints]
+    target_weights: list[Floats] = field(default_factory=list)  # 1 in the mean over the split; empty: all weigh alike
+    target_gains: list[Floats] = field(default_factory=list)  # the same as given: the gains of nDCG
+    shown: list[Ints] = field(default_factory=list)  # negatives of the very request; empty: none is known
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,6 +88,26 @@ class Requests:
     def query_rows(self) -> Ints:
         """The rows of the requests that have a query."""
         return np.array([row for row, query in enumerate(self.queries) if query], np.int64)
+
+    def weights(self, rows_B: Ints, targets_B: Ints) -> Floats:
+        """[B] the weights of one target of each request; 1 where targets have no weights."""
+        if not self.target_weights:
+            return np.ones(len(rows_B), np.float32)
+        pairs = zip(rows_B, targets_B)
+        return np.array([self.target_weights[row][self.targets[row] == item][0] for row, item in pairs], np.float32)
+
+    def target_and_shown(self, rows_B: Ints, targets_B: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """[B, C] a target of each request, then what was shown with it and not chosen; and which places hold an item.
+
+        At most `MAX_SHOWN` of them count. Without negatives of requests there is one column.
+        """
+        shown = [self.shown[row][:MAX_SHOWN] if self.shown else NO_ITEMS for row in rows_B]
+        items_BC = np.repeat(np.asarray(targets_B)[:, None], 1 + max(map(len, shown), default=0), 1)
+        real_BC = np.zeros(items_BC.shape, np.bool_)
+        real_BC[:, 0] = True
+        for b, items in enumerate(shown):
+            items_BC[b, 1 : 1 + len(items)], real_BC[b, 1 : 1 + len(items)] = items, True
+        return items_BC, real_BC
 
 
 @dataclass(frozen=True)
@@ -223,6 +248,9 @@ def _pad_requests(
         hours = (row["at"] - np.asarray(row["history_times"][-length:], np.float64)) / 3600
         ages_RL[r, :count] = np.log1p(np.maximum(hours, 0))
     columns = {name: [row.get(name) for row in rows] for name in (*transforms.USER, *transforms.CONTEXT)}
+    weighted = bool(rows) and rows[0].get("target_weights") is not None
+    gains_of = [np.array(row["target_weights"], np.float32) for row in rows] if weighted else []
+    mean_gain = float(np.mean(np.concatenate(gains_of))) if gains_of else 1.0
     numbers = {k: np.array([v or 0.0 for v in values], np.float32) for k, values in columns.items()}
     return Requests(
         ids=[row["request_id"] for row in rows],
@@ -240,4 +268,9 @@ def _pad_requests(
         target_ratings=[np.array([v or 0.0 for v in row["target_ratings"]], np.float32) for row in rows],
         seen=[_item_rows(row["seen"], index) for row in rows],
         negatives=[_item_rows(negatives.get(row["request_id"], []), index) for row in rows],
+        target_weights=[gains / mean_gain for gains in gains_of],
+        target_gains=gains_of,
+        shown=[_item_rows([item for item in row["shown"] if item in index], index) for row in rows]
+        if any(row.get("shown") for row in rows)
+        else [],
     )

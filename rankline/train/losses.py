@@ -1,6 +1,6 @@
-"""The next-item loss, over the whole catalogue or over sampled items.
+"""The next-item loss, over the whole catalogue or over sampled items, and the loss within a request.
 
-Shapes: N positions, D vector size, I items, T items that a step touches, S sampled items.
+Shapes: N positions, B requests, C candidates, D vector size, I items, T items that a step touches, S sampled items.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from rankline.train.sampled_items import FusedItems
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
 EXCLUDED = -1e4  # the logit of an item that does not count
 
@@ -41,6 +42,7 @@ def next_item_loss(
     sampled_S: Ints,
     probability_I: Probabilities,
     other_targets: Sequence[Ints] = (),
+    weight_N: Floats | None = None,
 ) -> Tensor:
     """Softmax cross-entropy over the catalogue, or its estimate from sampled items (Bengio & Senecal 2008).
 
@@ -50,13 +52,14 @@ def next_item_loss(
         next_N: the target of each position.
         sampled_S: items drawn with ``probability_I``; empty for the whole catalogue.
         other_targets: for each position, the items that are right as well and do not count as negatives.
+        weight_N: the weight of each position in the loss.
     """
     device = fused.vectors_TD.device
     if not len(sampled_S):
         scores_NI = hidden_ND @ fused.vectors_TD.T
         for row, positives in enumerate(other_targets):
             scores_NI[row, torch.from_numpy(positives).to(device)] = EXCLUDED
-        return F.cross_entropy(scores_NI, next_N)
+        return _weighted_mean(scores_NI, next_N, weight_N)
 
     sampled = torch.from_numpy(sampled_S).to(device)
     log_expected_S = torch.from_numpy(np.log(probability_I[sampled_S] * len(sampled_S))).float().to(device)
@@ -67,4 +70,22 @@ def next_item_loss(
         is_positive_NS = np.stack([np.isin(sampled_S, positives) for positives in other_targets])
         is_target_NS |= torch.from_numpy(is_positive_NS).to(device)
     others_NS = others_NS.masked_fill(is_target_NS, EXCLUDED)
-    return F.cross_entropy(torch.cat([target_N1, others_NS], 1), torch.zeros_like(next_N))
+    return _weighted_mean(torch.cat([target_N1, others_NS], 1), torch.zeros_like(next_N), weight_N)
+
+
+def shown_loss(scores_BC: Tensor, real_BC: npt.NDArray[np.bool_], weight_B: Floats) -> Tensor:
+    """Softmax cross-entropy of each request's target, in the first column, among what was shown with it.
+
+    A request that showed nothing else counts as 0 in the mean; places without an item are left out.
+    """
+    real = torch.from_numpy(real_BC).to(scores_BC.device)
+    first_B = torch.zeros(len(scores_BC), dtype=torch.long, device=scores_BC.device)
+    return _weighted_mean(scores_BC.masked_fill(~real, EXCLUDED), first_B, weight_B)
+
+
+def _weighted_mean(scores_NC: Tensor, target_N: Tensor, weight_N: Floats | None) -> Tensor:
+    """The mean cross-entropy, each row with its weight."""
+    if weight_N is None:
+        return F.cross_entropy(scores_NC, target_N)
+    weights = torch.from_numpy(weight_N).to(scores_NC.device)
+    return (F.cross_entropy(scores_NC, target_N, reduction="none") * weights).mean()

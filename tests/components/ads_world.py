@@ -29,13 +29,14 @@ LABELS: dict[str, Any] = {
     "purchase": {"type": "binary", "weight": 3.0, "after": "click"},
     "worth": {"type": "continuous", "weight": 0.0, "after": "purchase"},
 }
+BETWEEN_S = 43_200.0
 BEGAN_S = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Ads:
-    """Planted chances: of a click where the user looks [users, ads], of a purchase after it [ads], and what it is worth."""
+    """Planted chances: of a click where the user looks [users, ads], and of a purchase after it [ads]."""
 
     ids: list[str]
     topics: list[str]
@@ -88,8 +89,8 @@ def write_ads(
     _write(folder / "item_features.parquet", daily)
     summary = {
         "data_digest": f"ads {seed} {users} {requests}",
-        "train_end": datetime.fromtimestamp(BEGAN_S + 3600 * requests[0], UTC).isoformat(),
-        "data_end": datetime.fromtimestamp(BEGAN_S + 3600 * sum(requests), UTC).isoformat(),
+        "train_end": datetime.fromtimestamp(BEGAN_S + BETWEEN_S * requests[0], UTC).isoformat(),
+        "data_end": datetime.fromtimestamp(BEGAN_S + BETWEEN_S * sum(requests), UTC).isoformat(),
         "split": {"split": "time", "seed": 7},
         "service": transforms.SERVICE,
         "turns": 3,
@@ -102,12 +103,12 @@ def write_ads(
 def _play(
     user: int, ads: Ads, rows: dict[str, list[dict[str, Any]]], requests: tuple[int, int, int], rng: np.random.Generator
 ) -> None:
-    """Everything that one user is shown and does, an hour between two requests."""
+    """Everything that one user is shown and does, half a day between two requests."""
     clicked: list[tuple[str, float]] = []
     splits = [split for split, count in zip(("train", "valid", "test"), requests) for _ in range(count)]
     trained: list[tuple[str, float]] = []
-    for hour, split in enumerate(splits):
-        at = BEGAN_S + 3600.0 * (hour + 1) + user
+    for number, split in enumerate(splits):
+        at = BEGAN_S + BETWEEN_S * (number + 1) + user
         shown = [int(row) for row in rng.permutation(len(ads.ids))[:SHOWN]]
         click = rng.random(SHOWN) < ads.click_UA[user, shown] * np.array(EXAMINED)
         purchase = click & (rng.random(SHOWN) < ads.purchase_A[shown])
@@ -115,7 +116,7 @@ def _play(
         names = [ads.ids[row] for row in shown]
         targets = [n for n in range(SHOWN) if click[n]]
         weights = [3.0 if purchase[n] else 1.0 for n in targets]
-        request = _request(f"{split}:u{user}:{hour}", split, user, at, clicked)
+        request = _request(f"{split}:u{user}:{number}", split, user, at, clicked)
         request |= {
             "targets": [names[n] for n in targets],
             "target_ratings": [0.0] * len(targets),
@@ -146,26 +147,30 @@ def _play(
 
 def _request(name: str, split: str, user: int, at: float, clicked: list[tuple[str, float]]) -> dict[str, Any]:
     topics = [item.split("-")[0] for item, _ in clicked]
+    days = {"user_events_1d": 1, "user_events_7d": 7, "user_events_30d": 30, "user_events_total": 10_000}
+    recent: dict[str, float] = {
+        name: float(sum(at - time < 86_400 * days.get(name, 0) for _, time in clicked)) for name in transforms.USER
+    }
     shares = {topic: topics.count(topic) / len(topics) for topic in sorted(set(topics))}
     return {
         "request_id": name, "split": split, "user_id": f"u{user}", "query_id": None, "query": None, "at": at,
         "history_items": [item for item, _ in clicked], "history_times": [time for _, time in clicked],
         "history_ratings": [0.0] * len(clicked), "seen": [], "snapshot": 0.0,
-        **dict.fromkeys(transforms.USER, float(len(clicked))), **dict.fromkeys(transforms.CONTEXT, 0.5),
+        **recent, **dict.fromkeys(transforms.CONTEXT, 0.5),
         "affinity_categories": list(shares), "affinity_shares": list(shares.values()),
     }  # fmt: skip
 
 
+TEXTS, NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
 TYPES = {
-    "query": pa.string(), "query_id": pa.string(), "positions": pa.list_(pa.int32()), "feedback": pa.list_(pa.float32()),
-    "target_weights": pa.list_(pa.float32()), "target_ratings": pa.list_(pa.float64()), "at": pa.float64(),
-    "ratings": pa.list_(pa.float64()), "times": pa.list_(pa.float64()), "history_times": pa.list_(pa.float64()),
-    "history_ratings": pa.list_(pa.float64()), "affinity_shares": pa.list_(pa.float64()),
-    **{name: pa.list_(pa.string()) for name in (
-        "item_ids", "history_items", "seen", "targets", "shown", "items", "affinity_categories",
-    )},
-    **{f"label_{name}": pa.list_(pa.float32()) for name in LABELS},
-}  # fmt: skip
+    **dict.fromkeys(("query", "query_id"), pa.string()),
+    **dict.fromkeys(("item_ids", "history_items", "seen", "targets", "shown", "items", "affinity_categories"), TEXTS),
+    **dict.fromkeys(("target_ratings", "ratings", "times", "history_times", "history_ratings"), NUMBERS),
+    **dict.fromkeys(("feedback", "target_weights", *(f"label_{name}" for name in LABELS)), pa.list_(pa.float32())),
+    "affinity_shares": NUMBERS,
+    "positions": pa.list_(pa.int32()),
+    "at": pa.float64(),
+}
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -91,7 +91,12 @@ class StepSampler:
         """[T] the items that a step touches, sorted."""
         next_items = step.next_BL[step.next_BL >= 0]
         requested = (self.train.items_RL[step.rows_B], self.target_R[step.rows_B], step.negatives_C)
-        return unique_items(step.items_BL, next_items, *requested, step.sampled_S, step.fresh_N)
+        shown_BC = self.target_and_shown(step.rows_B)[0] if self.train.shown else NO_ITEMS
+        return unique_items(step.items_BL, next_items, *requested, step.sampled_S, step.fresh_N, shown_BC)
+
+    def target_and_shown(self, rows_B: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """The first target of some requests, then what was shown with it; and which places hold an item."""
+        return self.train.target_and_shown(rows_B, self.target_R[rows_B])
 
 
 def negative_probabilities(data: Examples) -> npt.NDArray[np.float64]:

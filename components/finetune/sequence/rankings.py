@@ -21,7 +21,7 @@ from rankline.runtime.progress import Progress
 from rankline.train.distributed import ALONE, DistributedContext
 from rankline.train.examples import Examples, Requests
 from rankline.train.ranks import target_rank
-from rankline.train.sampled_items import FusedItems, fuse_all
+from rankline.train.sampled_items import NO_ITEMS, FusedItems, fuse_all
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -144,7 +144,8 @@ def soft_scores(
     rng, probability_I, fused = np.random.default_rng(seed), negative_probabilities(data), ensemble.fused()
     candidates_RC = rng.choice(len(probability_I), (len(requests), count), p=probability_I)
     for row in range(len(requests)):
-        labelled = np.concatenate([requests.targets[row][:1], requests.negatives[row]])[: count // 2]
+        shown = requests.shown[row] if requests.shown else NO_ITEMS
+        labelled = np.concatenate([requests.targets[row][:1], shown, requests.negatives[row]])[: count // 2]
         candidates_RC[row, : len(labelled)] = labelled
     logits_RC = np.zeros((len(requests), count), np.float32)
     deviation_RC = np.zeros_like(logits_RC)

@@ -26,8 +26,8 @@ from rankline.model.networks import Teacher
 from rankline.runtime.progress import Progress
 from rankline.train.encode import encode_all
 from rankline.train.fit import Stateful, TensorState, Trainer
-from rankline.train.losses import next_item_loss
-from rankline.train.ranks import ndcg_of_ranks
+from rankline.train.losses import next_item_loss, shown_loss
+from rankline.train.ranks import graded_ndcg, ndcg_of_ranks
 from rankline.train.sampled_items import FusedItems, ItemInputs, SparseItemEmbedding, dense_parameters
 from rankline.train.windows import Window, window_batches
 
@@ -65,6 +65,8 @@ class SequenceTrainer(Trainer[list[Window]]):
         expected_I = np.log(self.sampler.probability_I * self.config.negatives)
         self.log_expected_I = torch.from_numpy(expected_I).float().to(self.device)
         self.like_R = np.array([ratings[0] for ratings in self.sampler.train.target_ratings], np.float32)
+        weights = self.sampler.train.target_weights
+        self.weight_R = np.array([of[0] for of in weights], np.float32) if weights else None
         self.liked = liked_from(inputs.data.summary)
         parts: dict[str, Stateful] = {"model": model}
         if masked_lm is not None:
@@ -128,9 +130,12 @@ class SequenceTrainer(Trainer[list[Window]]):
             )
 
     def validate(self) -> float:
-        """nDCG@10 over the whole catalogue."""
+        """nDCG@10 over the whole catalogue, by all targets where they are graded."""
         ensemble = TeacherEnsemble([(self.model, self.text.tensor)], self.inputs.side_IS)
-        ranked = rank_all(ensemble, self.data, self.data.splits["valid"], distributed=self.distributed)
+        valid = self.data.splits["valid"]
+        ranked = rank_all(ensemble, self.data, valid, distributed=self.distributed)
+        if valid.target_gains:
+            return graded_ndcg(ranked.best_RK, valid.targets, valid.target_gains, k=10)
         return ndcg_of_ranks(ranked.target_ranks, k=10)
 
     def _encode_items(self, step: StepInputs) -> EncodedItems | None:
@@ -163,6 +168,8 @@ class SequenceTrainer(Trainer[list[Window]]):
         """The loss of one part of a step, as a share of the whole."""
         next_loss = self._next_item_loss(step, part, fused)
         click_loss, like_loss = self._candidate_losses(step, part, fused)
+        if self.sampler.train.shown and self.config.shown_weight:
+            click_loss = click_loss + self.config.shown_weight * self._shown_loss(step, part, fused)
         loss: Tensor = click_loss + self.config.next_item_weight * next_loss + self.config.like_weight * like_loss
         return loss
 
@@ -202,11 +209,26 @@ class SequenceTrainer(Trainer[list[Window]]):
         click_BC[:, 1:] = click_BC[:, 1:].masked_fill(repeated, -1e4)
         first_B = torch.zeros(len(rows_B), dtype=torch.long, device=self.device)
         rated_B = torch.from_numpy(self.like_R[rows_B]).to(self.device)
-        click_loss = F.cross_entropy(click_BC, first_B) * share
+        if self.weight_R is None:
+            click_loss = F.cross_entropy(click_BC, first_B) * share
+        else:
+            weight_B = torch.from_numpy(self.weight_R[rows_B]).to(self.device)
+            click_loss = (F.cross_entropy(click_BC, first_B, reduction="none") * weight_B).mean() * share
         like_loss = share * F.binary_cross_entropy_with_logits(
             logits_BCH[:, 0, 1], (rated_B >= self.liked).float(), weight=(rated_B > 0).float()
         )
         return click_loss, like_loss
+
+    def _shown_loss(self, step: StepInputs, part: slice, fused: FusedItems) -> Tensor:
+        """Negatives of requests: the target before what was shown with it and not chosen, as a share of the step."""
+        rows_B = step.rows_B[part]
+        if not len(rows_B):
+            return torch.zeros((), device=self.device)
+        items_BC, real_BC = self.sampler.target_and_shown(rows_B)
+        batch = CandidateBatch(self.data, self.sampler.train, rows_B, items_BC)
+        scores_BC = score_candidates(self.model, fused, batch)[:, :, 0]
+        loss = shown_loss(scores_BC, real_BC, self.sampler.train.weights(rows_B, items_BC[:, 0]))
+        return loss * (len(rows_B) / len(step.rows_B))
 
     def _backward_encoder(self, encoded: EncodedItems) -> None:
         """Pass the gradients of the item vectors, and the language loss, on to the encoder."""
