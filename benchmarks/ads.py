@@ -111,7 +111,7 @@ def served_chances(bundle: Path, features: Path, test: Impressions, folder: Path
     from components.evaluate import replay
     from rankline.runtime.server_process import serving
 
-    chosen = replay.sample_requests(features, split="test", max_requests=0, seed=0, file=replay.EXPOSURES)
+    chosen = replay.sample_requests(features, split="test", max_requests=0, seed=0, file="exposures.parquet")
     answered: dict[tuple[str, int, str], Mapping[str, float]] = {}
     settings = {"precision": "fp32", "start_timeout_s": 60.0, "request_timeout_s": 60.0, "connections": 1}
     with serving(bundle, folder=folder, **settings) as server:  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 START_S = 1_700_000_000
 DAY_S = 86_400
-DAYS = 30
+DAYS = 75
 POSITIONS = 5  # ads per request
 SEEN_AT = (1.0, 0.8, 0.65, 0.55, 0.45)  # share of the users who look at a position
 TOPICS = {
