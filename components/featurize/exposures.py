@@ -86,7 +86,7 @@ def _times(db: Any, labels: Labels) -> pa.Table:
 def _user_codes(table: pa.Table, interactions: Interactions) -> Ints:
     """The codes of users in the log, -1 for all others."""
     codes = pc.index_in(table["user_id"], value_set=interactions.user_ids)
-    return pc.fill_null(codes, -1).to_numpy().astype(np.int64)
+    return np.asarray(pc.fill_null(codes, -1).to_numpy(), np.int64)
 
 
 def _splits(table: pa.Table, users: Ints, known: Known, config: FeaturizeConfig) -> tuple[Ints, Bools]:

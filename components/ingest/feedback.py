@@ -91,14 +91,14 @@ def check_feedback(counts: Mapping[str, Any], labels: Mapping[str, Label], *, de
             "value on it counts (at_least of ingest.labels)",
         )
     for name, label in labels.items() if declared else ():
-        found = counts["labels"][name]
-        never_positive = label.weight > 0 and not found["count"]
-        if never_positive or found["unknown"] == rows or (label.weight == 0 and found["low"] == found["high"]):
+        numbers = counts["labels"][name]
+        never_positive = label.weight > 0 and not numbers["count"]
+        if never_positive or numbers["unknown"] == rows or (label.weight == 0 and numbers["low"] == numbers["high"]):
             raise SourceError(
                 f"nothing can be learnt of the label {name}",
                 expected="events in which it counts, and others in which it does not",
-                found=f"it counts in {found['count']} events, does not in {found['do_not']}, and has no value in "
-                f"{found['unknown']}",
+                found=f"it counts in {numbers['count']} events, does not in {numbers['do_not']}, and has no value in "
+                f"{numbers['unknown']}",
                 where=where,
                 hint=f"check its column or event type, set ingest.labels.{name}.at_least, or leave the label out",
             )

@@ -108,7 +108,10 @@ def _labels(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
     expectations = []
     for label, (low, high) in dataset.labels.items():
         sentence = f"every {label} is in [{low:g}, {high:g}]"
-        bounds = {"min_value": low if isfinite(low) else None, "max_value": high if isfinite(high) else None}
+        bounds: dict[str, Any] = {
+            "min_value": low if isfinite(low) else None,
+            "max_value": high if isfinite(high) else None,
+        }
         if any(bound is not None for bound in bounds.values()):
             expectations.append(expect(sentence, "ColumnValuesToBeBetween", column=label, **bounds))
     for label in dataset.labels:

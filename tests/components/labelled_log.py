@@ -46,7 +46,7 @@ def ingest_log(
 
 def events(raw: Path) -> list[dict[str, Any]]:
     """The events, in their order."""
-    return pq.read_table(raw / "events.parquet").to_pylist()
+    return list(pq.read_table(raw / "events.parquet").to_pylist())
 
 
 def summary(raw: Path) -> dict[str, Any]:

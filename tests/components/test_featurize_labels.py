@@ -113,7 +113,7 @@ def make(folder: Path, rows: Rows, columns: dict[str, Any], labels: dict[str, An
 
 
 def read(features: Path, name: str) -> Rows:
-    return parquet.read_table(features / f"{name}.parquet").to_pylist()
+    return list(parquet.read_table(features / f"{name}.parquet").to_pylist())
 
 
 def summary(features: Path) -> dict[str, Any]:

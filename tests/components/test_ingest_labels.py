@@ -134,8 +134,8 @@ def test_the_same_item_at_the_same_time_is_one_event_per_label_and_request(tmp_p
     ]
     raw = ingest_log(tmp_path, [*log, *rows("c", [1] * 30)], {"labels": {"click": "c"}, "request_id": "page"})
 
-    kept = [(each["click"], each["request_id"]) for each in events(raw) if each["user_id"] == "u"]
-    assert kept == [(0, "p"), (1, "p"), (0, "q")]
+    labels = [(each["click"], each["request_id"]) for each in events(raw) if each["user_id"] == "u"]
+    assert labels == [(0, "p"), (1, "p"), (0, "q")]
     assert summary(raw)["rejected"]["events"] == {"duplicate event": 1}
 
 

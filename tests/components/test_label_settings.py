@@ -22,11 +22,11 @@ def test_declared_labels_have_any_name_and_a_column_or_a_type() -> None:
         "labels": {"dwell_s": "seconds"},
         "event_types": {"sh": "share", "ret": "returned", "scroll": ""},
     }
-    made = config(labels, columns)
+    settings = config(labels, columns)
 
-    assert list(made.effective_labels()) == ["share", "dwell_s", "returned"]
-    assert made.label_columns() == {"dwell_s": "seconds"}
-    assert made.labels["returned"].weight == -1
+    assert list(settings.effective_labels()) == ["share", "dwell_s", "returned"]
+    assert settings.label_columns() == {"dwell_s": "seconds"}
+    assert settings.labels["returned"].weight == -1
 
 
 def test_the_default_column_of_rating_is_no_mapping_where_labels_are_declared() -> None:

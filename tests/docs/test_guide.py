@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import duckdb
@@ -73,7 +74,7 @@ def test_the_map_of_the_data_page_reads_such_a_shop(tmp_path: Path) -> None:
     from components.ingest.step import ingest
     from pipelines.recipes import interactions
 
-    (map_text,) = re.findall(r"^```toml\n(.*?)^```", (GUIDE.parent / "data.md").read_text(), re.MULTILINE | re.DOTALL)
+    map_text = toml_blocks(GUIDE.parent / "data.md")[0]
     (tmp_path / "shop.toml").write_text(map_text)
     (tmp_path / "shop/log").mkdir(parents=True)
     with gzip.open(tmp_path / "shop/log/2024-03.csv.gz", "wt") as log:
@@ -96,6 +97,20 @@ def test_the_map_of_the_data_page_reads_such_a_shop(tmp_path: Path) -> None:
     assert duckdb.sql(f"SELECT title, category, price FROM '{tmp_path}/raw/items.parquet'").fetchall() == [
         (f"Kettle {n}", ["home", "kitchen"], 9.5) for n in (1, 2)
     ]
+
+
+def test_the_labels_of_the_data_page_are_settings() -> None:
+    from components.ingest.config import IngestConfig
+
+    labels = tomllib.loads(toml_blocks(GUIDE.parent / "data.md")[1])
+    config = IngestConfig(source="shop", **labels)
+    assert list(config.effective_labels()) == ["click", "purchase", "returned", "rating"]
+    assert config.labels["rating"].at_least == 3.5
+
+
+def toml_blocks(page: Path) -> list[str]:
+    """The TOML of a page, block by block."""
+    return re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
