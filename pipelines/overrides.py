@@ -25,7 +25,9 @@ from rankline.io.sources import File
 Factory = Callable[..., Recipe]
 _OPTIONS = {"path": "--source", "map": "--map"}  # parameter of a factory -> option of the commands
 # settings that are open mappings, such as decide.floors: they take keys of their own
-_OPEN_MAPPINGS = ("floors", "slice_drops", "labels", "scales", "node_selector", "secrets", "gpus")
+_OPEN_MAPPINGS = ("floors", "ceilings", "slice_drops", "labels", "scales", "node_selector", "secrets", "gpus")
+
+_METRIC_MAPPINGS = ("floors", "ceilings")
 
 
 # -- a recipe by name ------------------------------------------------------------------------------------------
@@ -143,6 +145,9 @@ def _validated(values: dict[str, Any], texts: Mapping[tuple[str, ...], str]) -> 
 
 def _set_value(values: dict[str, Any], path: str, value: Any, setting: str) -> None:
     *sections, key = path.split(".")
+    for mapping in set(_METRIC_MAPPINGS).intersection(sections):  # a metric such as click.ece is one key
+        first = sections.index(mapping) + 1
+        sections, key = sections[:first], ".".join([*sections[first:], key])
     section_values: Any = values
     for depth, section in enumerate(sections):
         if not isinstance(section_values, dict) or section not in section_values:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from components.catalogue.config import CatalogueConfig
@@ -16,13 +16,14 @@ from components.evaluate.config import EvaluateConfig
 from components.export.config import ExportConfig
 from components.featurize.config import FeaturizeConfig
 from components.finetune.config import FinetuneConfig
-from components.ingest.config import IngestConfig
+from components.ingest.config import IngestConfig, stored_name
 from components.promote.config import DecideConfig, PromoteConfig
 from components.summary.config import SummaryConfig
 from components.validate.config import ValidateConfig
 from pipelines.placement import ClusterConfig
-from rankline.contracts import FrozenModel, encode_nulls, replace_in_strings
+from rankline.contracts import ITEMS, FrozenModel, encode_nulls, replace_in_strings
 from rankline.io.storage import StorageConfig
+from rankline.model.order import HEADS, RANK, Order
 from rankline.runtime.run_context import RunContext
 
 Config = TypeVar("Config", bound=FrozenModel)
@@ -50,6 +51,17 @@ class Recipe:
     summary: SummaryConfig = SummaryConfig()
     cluster: ClusterConfig = ClusterConfig()
     storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="after")
+    def _order_is_known(self) -> Recipe:
+        """Refuse an order of answers with an unknown name before anything runs."""
+        if self.distill.order:
+            columns = self.ingest.columns
+            texts = dict.fromkeys(map(stored_name, (*ITEMS.names, *columns.declared("item"))), False)
+            numbers = [*(["price"] if columns.price else []), *map(stored_name, columns.item_numbers)]
+            heads = [RANK, *(self.ingest.labels or HEADS)]
+            Order(self.distill.order).check_names(heads, {**texts, **dict.fromkeys(numbers, True)})
+        return self
 
 
 NO_STEP = ("name", "description", "material", "cluster", "storage")

@@ -121,7 +121,7 @@ class DistillConfig(FrozenModel):
         0.3, ge=0, description="Weight of the like head (rating of 4 or more), which a model without labels has."
     )
     label_epochs: int = Field(
-        20, ge=1, description="Passes over the validation impressions for the heads of the declared labels."
+        10, ge=1, description="Passes over the validation impressions for the heads of the declared labels."
     )
     label_batch_size: int = Field(512, ge=1, description="Impressions per step of the labels' heads.")
     label_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the labels' heads.")

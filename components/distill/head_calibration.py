@@ -18,7 +18,7 @@ from components.distill.impressions import Impressions
 from components.distill.label_heads import TrainedHeads, outputs, train
 from rankline.evaluation import metrics
 from rankline.labels import Label
-from rankline.model.head_values import HeadPolicy, PositionShare, head_values
+from rankline.model.head_values import CurvePoint, HeadPolicy, PositionShare, head_values
 from rankline.model.networks import LabelHeads
 from rankline.model.scoring import Catalogue
 
@@ -26,6 +26,8 @@ Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Train = Callable[[Ints], TrainedHeads]
 MIN_CHANCE = 1e-7
+MIN_POINTS, MAX_POINTS, HAPPENED_PER_POINT = 3, 12, 100
+CURVE_RIDGE = 1.0  # how little a curve bends, as if by so many impressions
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ def _binary_head(
         before_N = head_values({each: outputs[each] for each in heads}, heads, data.positions_N)[after]
     logits_N = held_out.outputs_NK[:, k] + held_out.offsets_NK[:, k]
     weight, bias = fit_platt(logits_N[known_N], outcome_N[known_N], before_N=before_N[known_N])
+    scaled_N = weight * held_out.outputs_NK[:, k] + bias
+    offsets_N = weight * held_out.offsets_NK[:, k]
+    curve = fit_curve(scaled_N[known_N], offsets_N[known_N], outcome_N[known_N], before_N=before_N[known_N])
     positions = []
     if np.any(trained.offsets_KP[k]):
         share_P = np.bincount(np.searchsorted(trained.positions_P, data.positions_N)) / len(data.positions_N)
@@ -122,7 +127,7 @@ def _binary_head(
             PositionShare(position=int(position), share=float(share), offset=weight * float(offset))
             for position, share, offset in zip(trained.positions_P, share_P, trained.offsets_KP[k])
         ]
-    return HeadPolicy(type="binary", weight=weight, bias=bias, positions=positions, after=after)
+    return HeadPolicy(type="binary", weight=weight, bias=bias, curve=curve, positions=positions, after=after)
 
 
 def _value_head(label: Label, values_N: Doubles, mean: float, spread: float) -> HeadPolicy:
@@ -166,6 +171,34 @@ def fit_platt(logits_N: Doubles, outcome_N: Doubles, *, before_N: Doubles) -> tu
     if weight < 0 and logits_N.any():  # noise alone: the chance is the same for all, instead of upside down
         return 0.0, fit_platt(np.zeros_like(logits_N), outcome_N, before_N=before_N)[1]
     return max(0.0, float(weight)), float(bias)
+
+
+def fit_curve(scaled_N: Doubles, offsets_N: Doubles, outcome_N: Doubles, *, before_N: Doubles) -> list[CurvePoint]:
+    """A rising curve through a few points that bends Platt's line where it does not fit.
+
+    A mixture of users who care and users who do not has no logit that is a line. The points are at quantiles of the
+    logit, at most one for every `HAPPENED_PER_POINT` impressions in which the label happened; none with few of these.
+    """
+    count = min(MAX_POINTS, int(outcome_N.sum()) // HAPPENED_PER_POINT)
+    x_C = np.unique(np.quantile(scaled_N, np.linspace(0.02, 0.98, count))) if count >= MIN_POINTS else np.zeros(0)
+    if len(x_C) < MIN_POINTS:
+        return []
+    shares_NC = torch.from_numpy(np.stack([np.interp(scaled_N, x_C, unit_C) for unit_C in np.eye(len(x_C))], 1))
+    straight, offsets, outcome, before = (torch.from_numpy(part) for part in (scaled_N, offsets_N, outcome_N, before_N))
+    bends = torch.zeros(len(x_C), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([bends], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        chance = torch.sigmoid(straight + shares_NC @ bends + offsets) * before
+        value = F.binary_cross_entropy(chance.clamp(MIN_CHANCE, 1 - MIN_CHANCE), outcome)
+        value = value + CURVE_RIDGE / len(outcome) * (bends[2:] - 2 * bends[1:-1] + bends[:-2]).square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    y_C = np.maximum.accumulate(x_C + bends.detach().numpy())
+    return [CurvePoint(logit=float(x), calibrated=float(y)) for x, y in zip(x_C, y_C)]
 
 
 def best_threshold(outcome_N: Doubles, chance_N: Doubles) -> float:

@@ -20,7 +20,7 @@ from rankline.errors import TooSmall, UsageError
 from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure
 from rankline.features import label_values
 from rankline.labels import Label
-from rankline.model.order import RANK, Order
+from rankline.model.order import HEADS, RANK, Order
 from rankline.model.scoring import NOT_FOR_LABELS, Catalogue
 from rankline.runtime.progress import Progress
 
@@ -50,7 +50,7 @@ def check_order(expression: str, labels: Mapping[str, Label], features: Path) ->
 
     schema = parquet.read_schema(features / "items.parquet")
     numbers = {field.name: pa.types.is_floating(field.type) or pa.types.is_integer(field.type) for field in schema}
-    Order(expression).check_names([RANK, *labels], numbers)
+    Order(expression).check_names([RANK, *(labels or HEADS)], numbers)
 
 
 @dataclass(frozen=True)

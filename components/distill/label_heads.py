@@ -8,6 +8,7 @@ Shapes: B impressions of a batch, N impressions, K labels, P positions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,18 +45,24 @@ class TrainedHeads:
 
 
 class PositionBias(nn.Module):
-    """What a position adds to the logit of each label; zero in the mean over the impressions."""
+    """What a position adds to the logit of each label; zero in the mean over the impressions.
 
-    def __init__(self, labels: int, share_P: Doubles) -> None:
+    It adds to binary labels that come after no other: who clicked has looked already.
+    """
+
+    def __init__(self, labels: Iterable[Label], share_P: Doubles) -> None:
         super().__init__()
         self.share_P: Tensor
+        self.placed_K1: Tensor
+        placed = [[float(label.type == "binary" and not label.after)] for label in labels]
         self.register_buffer("share_P", torch.from_numpy(share_P).float())
-        self.table_KP = nn.Parameter(torch.zeros(labels, len(share_P)))
+        self.register_buffer("placed_K1", torch.tensor(placed))
+        self.table_KP = nn.Parameter(torch.zeros(len(placed), len(share_P)))
 
     def forward(self) -> Tensor:
         """[K, P]"""
         centred_KP: Tensor = self.table_KP - (self.table_KP * self.share_P).sum(1, keepdim=True)
-        return centred_KP
+        return centred_KP * self.placed_K1
 
 
 class LabelTrainer(Trainer[Ints]):
@@ -73,7 +80,7 @@ class LabelTrainer(Trainer[Ints]):
         self.known_NK = torch.from_numpy(~np.isnan(outcomes_NK))
         self.positions_P, self.place_N = np.unique(data.positions_N, return_inverse=True)
         share_P = np.bincount(self.place_N[rows], minlength=len(self.positions_P)) / len(rows)
-        self.bias = PositionBias(len(self.labels), share_P)
+        self.bias = PositionBias(self.labels.values(), share_P)
         self.use_bias = config.position_bias and bool((data.positions_N > 0).any())
         self.device = next(model.parameters()).device
         self.bias.to(self.device)
@@ -95,17 +102,11 @@ class LabelTrainer(Trainer[Ints]):
         inputs = [tensor.to(self.device) for tensor in self.data.batch(batch, self.catalogue)]
         outputs_BK = self.model(*inputs)[:, 0]
         if self.use_bias:
-            offsets_KP, place_B = self.bias(), torch.from_numpy(self.place_N[batch]).to(self.device)
-            outputs_BK = outputs_BK + (offsets_KP[:, place_B] * self._is_placed(offsets_KP)).T
+            outputs_BK = outputs_BK + self.bias()[:, torch.from_numpy(self.place_N[batch]).to(self.device)].T
         targets_BK, known_BK = self.targets_NK[batch].to(self.device), self.known_NK[batch].to(self.device)
         loss = torch.stack([self._loss(k, outputs_BK, targets_BK, known_BK) for k in range(len(self.labels))]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": float(loss.detach())}
-
-    def _is_placed(self, like: Tensor) -> Tensor:
-        """[K, 1] 1 for the labels to which a position adds: binary ones that come after no other."""
-        placed = [float(label.type == "binary" and not label.after) for label in self.labels.values()]
-        return torch.tensor(placed, device=like.device).unsqueeze(1)
 
     def _loss(self, k: int, outputs_BK: Tensor, targets_BK: Tensor, known_BK: Tensor) -> Tensor:
         """Cross-entropy of a binary label, over all impressions also if it comes after another one (ESMM: Ma et al.
@@ -127,7 +128,10 @@ class LabelTrainer(Trainer[Ints]):
 def train(
     data: Impressions, rows: Ints, catalogue: Catalogue, config: DistillConfig, *, device: torch.device
 ) -> TrainedHeads:
-    """Train the heads on some of the impressions; the heads on the CPU."""
+    """Train the heads on some of the impressions, in as many steps as on all of them; the heads on the CPU.
+
+    With fewer steps the heads of a fold would be less sure than the ones that serve, which are calibrated by them.
+    """
     torch.manual_seed(config.seed)
     model = LabelHeads(
         size=data.left_RD.shape[1],
@@ -140,7 +144,7 @@ def train(
     model.fit_standardize(*data.batch(sample, catalogue), data.left_out)
     trainer = LabelTrainer(model.to(device), data, rows, catalogue, config)
     settings = FitSettings(
-        epochs=config.label_epochs,
+        epochs=round(config.label_epochs * len(data.items_N) / len(rows)),
         learning_rate=config.label_learning_rate,
         warm_up=WARM_UP,
         section="distill",
@@ -149,7 +153,7 @@ def train(
     fit(trainer, settings, checkpoints=None, progress=Progress())
     model.cpu().eval()
     with torch.no_grad():
-        offsets_KP = (trainer.bias().cpu() * trainer._is_placed(torch.zeros(1))).double().numpy()
+        offsets_KP = trainer.bias().cpu().double().numpy()
     return TrainedHeads(model, trainer.positions_P, offsets_KP, trainer.mean_K, trainer.spread_K)
 
 

@@ -75,7 +75,7 @@ def train_student(
     soft = np.load(teacher / "soft.npz")
 
     towers = _train_towers(teacher, data, soft, config, progress=progress, checkpoints=checkpoints)
-    drawer = _candidate_drawer(towers, data, config, labels=bool(labels))
+    drawer = _candidate_drawer(towers, data, config)
 
     progress.phase("drawing candidates")
     soft_labels = zip(soft["valid_candidates"], soft["valid_logits"])
@@ -162,7 +162,7 @@ def _train_towers(
     return TrainedTowers(model, texts, history, encoder_weights, loaded_tensors)
 
 
-def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConfig, *, labels: bool) -> CandidateDrawer:
+def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConfig) -> CandidateDrawer:
     """Count the other sources from the training sequences, and combine them with the towers."""
     model, texts, sequences = towers.model, towers.texts, data.sequences.items
     covisit = candidate_sources.covisitation(
@@ -193,7 +193,7 @@ def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConf
         covisit_decay=config.covisit_decay,
         max_history=config.max_history,
     )
-    names = feature_names(users=data.has_users, queries=data.has_queries, labels=labels)
+    names = feature_names(users=data.has_users, queries=data.has_queries)
     return CandidateDrawer(model.tower, catalogue, settings, names, queries)
 
 

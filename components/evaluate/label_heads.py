@@ -17,7 +17,7 @@ from components.evaluate.label_metrics import columns_of, head_metrics
 from components.evaluate.measure import RunningServer
 from components.evaluate.replay import ReplayRequest
 from rankline.evaluation.report import HeadScores
-from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure
+from rankline.evaluation.snapshot_requests import Exposure
 from rankline.features.label_values import declared_labels, outcomes
 from rankline.model.head_values import head_values
 
@@ -34,9 +34,7 @@ def measure_labels(candidate: RunningServer, *, features: Path, student: Path, s
     labels = {name: each for name, each in declared_labels(_read(features / "summary.json")).items() if name in heads}
     if not labels:
         return {}
-    chosen = replay.sample_requests(
-        features, split=split, max_requests=config.max_exposures, seed=config.seed, file=EXPOSURES
-    )
+    chosen = replay.sample_exposures(features, split=split, max_exposures=config.max_exposures, seed=config.seed)
     answers, positions, values = [], list[int](), {name: list[float]() for name in labels}
     for exposure, answered in _answers(candidate, features, split, chosen):
         rows = [n for n, item in enumerate(exposure.items) if item in answered]

@@ -19,7 +19,7 @@ import orjson
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, ServerError, TooSmall
 from rankline.evaluation import snapshot_requests
-from rankline.evaluation.snapshot_requests import Exposure, SnapshotRequest
+from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure, SnapshotRequest
 from rankline.runtime.progress import Progress
 from rankline.runtime.server_process import Server
 
@@ -88,6 +88,15 @@ def sample_requests(
         chosen = np.random.default_rng(seed).choice(len(ids), max_requests, replace=False)
         ids = [ids[n] for n in chosen]
     return set(ids)
+
+
+def sample_exposures(folder: Path, *, split: str, max_exposures: int, seed: int) -> set[str]:
+    """The ids of the exposures to replay, in the same way.
+
+    Raises:
+        TooSmall: the split has no exposures.
+    """
+    return sample_requests(folder, split=split, max_requests=max_exposures, seed=seed, file=EXPOSURES)
 
 
 def read_requests(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[ReplayRequest, FrozenState]]:

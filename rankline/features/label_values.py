@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rankline.features import rating_scale
 from rankline.labels import Label
 
 Doubles = npt.NDArray[np.float64]
-RATING = "rating"
 LIKED_WITHOUT_LABEL = 4.0  # the smallest rating that counts as liked where no label says so
 
 
@@ -44,8 +44,12 @@ def outcomes(labels: Mapping[str, Label], values: Mapping[str, npt.ArrayLike]) -
 
 
 def liked_from(summary: Mapping[str, Any]) -> float:
-    """The smallest rating that counts as liked: that of the declared label `rating`, if it is declared."""
-    label = declared_labels(summary).get(RATING)
-    if label is None:
+    """The smallest rating of a target that counts as liked, in stars: the limit of the label that histories read."""
+    labels = declared_labels(summary)
+    name = rating_scale.history_label(labels)
+    if not name:
         return LIKED_WITHOUT_LABEL
-    return label.at_least if label.at_least is not None else float(np.nextafter(0, 1))
+    label = labels[name]
+    if label.at_least is None:
+        return float(np.nextafter(0, 1))  # every rating
+    return float(rating_scale.to_stars([label.at_least], label.scale)[0])

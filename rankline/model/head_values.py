@@ -26,17 +26,26 @@ class PositionShare(FrozenModel):
     offset: float
 
 
+class CurvePoint(FrozenModel):
+    """A point of a rising curve that bends a logit."""
+
+    logit: float
+    calibrated: float
+
+
 class HeadPolicy(FrozenModel):
     """How the output of one label's head becomes what is served.
 
-    binary: Platt scaling (Platt 1999) of the logit, as the mean over the positions of the log. A label that comes
-    after another one is its chance given that one, times that one's chance (ESMM: Ma et al. 2018).
+    binary: Platt scaling (Platt 1999) of the logit, bent by a curve where a line does not fit, as the mean over the
+    positions of the log. A label that comes after another one is its chance given that one, times that one's chance
+    (ESMM: Ma et al. 2018).
     Others: the output in the label's own unit, clipped to the values that the label can have.
     """
 
     type: Literal["binary", "graded", "count", "continuous"]
     weight: float = Field(1.0, description="of the logit; of the standardized value: its standard deviation")
     bias: float = Field(0.0, description="added to the weighted logit; of the standardized value: its mean")
+    curve: list[CurvePoint] = Field([], description="bends the weighted logit; empty for a straight line")
     positions: list[PositionShare] = Field([], description="empty if the chance does not depend on the position")
     after: str = Field("", description="label that happens first")
     low: float | None = Field(None, description="smallest possible value of a label that is not binary")
@@ -52,6 +61,9 @@ class HeadPolicy(FrozenModel):
         scaled_N = self.weight * np.asarray(outputs_N, np.float64) + self.bias
         if not self.is_binary:
             return np.clip(scaled_N, self.low, self.high) if (self.low, self.high) != (None, None) else scaled_N
+        if self.curve:
+            points = [(point.logit, point.calibrated) for point in self.curve]
+            scaled_N = bend(scaled_N, np.array(points))
         if not self.positions:
             return _sigmoid(scaled_N)
         offset_P = np.array([each.offset for each in self.positions])
@@ -61,6 +73,12 @@ class HeadPolicy(FrozenModel):
         place = {each.position: n for n, each in enumerate(self.positions)}
         rows_N = [place.get(int(position), len(offset_P) - 1) for position in np.asarray(positions_N)]
         return _sigmoid(scaled_N + offset_P[rows_N])
+
+
+def bend(logits_N: Floats, points_C2: Floats) -> Floats:
+    """[N] the logits on a curve through points (logit, calibrated); beyond its ends as far away as before."""
+    inside_N = np.clip(logits_N, points_C2[0, 0], points_C2[-1, 0])
+    return np.asarray(np.interp(inside_N, points_C2[:, 0], points_C2[:, 1]) + logits_N - inside_N)
 
 
 def head_values(

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankline.errors import IntegrityError, UsageError
+from rankline.model.order import HEADS as HEADS
 
 RATINGS = 6  # none, and one to five stars
-HEADS = ("click", "like")
 
 
 class TextEncoder(nn.Module):

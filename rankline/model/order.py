@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from rankline.errors import UsageError
 
-Floats = npt.NDArray[np.float64]
+HEADS = ("click", "like")  # of a model without declared labels
 RANK = "rank"  # the head that says which item comes first by default
 SETTING = "distill.order"
 MAX_LENGTH = 500
-_OPERATORS = {ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide}
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
 class Order:
@@ -47,12 +45,15 @@ class Order:
             raise _refused(expression, f"{expression!r} names no head, so that all items would be equal")
         self.names = list(dict.fromkeys(names))
 
-    def values(self, columns: Mapping[str, Any]) -> Floats:
-        """[N] the value of every item, from a column [N] for each name."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a server refuses scores that are not finite
-            return np.asarray(_evaluate(self._root, columns), np.float64)
+    def values(self, columns: Mapping[str, Any]) -> Any:
+        """[N] the value of every item, from an array [N] for each name."""
+        import numpy as np
 
-    def check_names(self, heads: list[str], columns: Mapping[str, bool]) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # a server refuses scores that are not finite
+            doubles = {name: np.asarray(columns[name], np.float64) for name in self.names}
+            return np.asarray(_evaluate(self._root, doubles), np.float64)
+
+    def check_names(self, heads: Sequence[str], columns: Mapping[str, bool]) -> None:
         """Check that every name is a head, or a column of the items that is a number (``columns``: name -> it is).
 
         Raises:
@@ -68,10 +69,16 @@ class Order:
                 else f"the order of answers names something unknown: {name}",
                 expected=f"heads ({', '.join(heads)}) and numbers of the items ({numbers or 'there are none'})",
                 found=f"{SETTING}={self.expression}",
-                hint="declare the label in ingest.labels, or the number in ingest.columns.item_numbers"
-                if name not in columns
-                else f"declare {name} in ingest.columns.item_numbers, so that it is read as a number",
+                hint=_hint(name, is_column=name in columns),
             )
+
+
+def _hint(name: str, *, is_column: bool) -> str:
+    if name == "price":
+        return "name the column of prices in ingest.columns.price"
+    if is_column:
+        return f"declare {name} in ingest.columns.item_numbers, so that it is read as a number"
+    return "declare the label in ingest.labels, or the number in ingest.columns.item_numbers"
 
 
 def _check(node: ast.AST, expression: str, names: list[str]) -> None:
@@ -105,7 +112,7 @@ def _is_finite(value: float) -> bool:
 
 def _evaluate(node: ast.AST, columns: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Name):
-        return np.asarray(columns[node.id], np.float64)
+        return columns[node.id]
     if isinstance(node, ast.Constant):
         return float(node.value)  # type: ignore[arg-type]  # _check let only numbers through
     if isinstance(node, ast.UnaryOp):

@@ -30,20 +30,16 @@ _GROWING_FEATURES = ("user_events_total", "item_events_total", "ctx_log_history"
 NOT_FOR_LABELS = frozenset({*_RELATIVE_FEATURES, *_GROWING_FEATURES})
 
 
-def feature_names(*, users: bool = True, queries: bool = False, labels: bool = False) -> FeatureNames:
-    """The features that this version computes, in the scorer's order.
-
-    With ``labels`` the score of the towers is among them as it is: the heads of labels read no relative features.
-    """
+def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
+    """The features that this version computes, in the scorer's order."""
     first, last = _BASE_FEATURES
-    score = ("towers_score",) if labels and not queries else ()
     return FeatureNames(
         service=transforms.SERVICE,
         user=list(transforms.USER),
         item=list(transforms.ITEM),
         cross=list(transforms.CROSS),
         context=list(transforms.CONTEXT),
-        sources=[first, *(_USER_FEATURES if users else ()), last, *(_QUERY_FEATURES if queries else score)],
+        sources=[first, *(_USER_FEATURES if users else ()), last, *(_QUERY_FEATURES if queries else ())],
     )
 
 

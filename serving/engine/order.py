@@ -27,7 +27,7 @@ class ServedOrder:
         self._policy, self._heads = policy, list(heads)
         self._order = Order(policy.order) if policy.order else None
         names = self._order.names if self._order else []
-        self.item_numbers = [name for name in names if name not in (RANK, *policy.heads)]
+        self.item_numbers = [name for name in names if name not in (RANK, *heads)]
         self._numbers: dict[str, Doubles] = {}
 
     def read_numbers(self, items: Sequence[Mapping[str, Any]]) -> None:

@@ -135,6 +135,36 @@ def test_a_value_that_does_not_fit_is_refused_with_its_bounds(setting: str, opti
     assert result.found
 
 
+@pytest.mark.parametrize(
+    ("order", "message", "hint"),
+    [
+        ("clik", "something unknown: clik", "ingest.labels"),
+        ("click*price", "not a number: price", "ingest.columns.price"),
+        ("click*title", "not a number: title", "item_numbers"),
+        ("click**2", "not an arithmetic expression", "distill.order"),
+    ],
+)
+def test_an_order_of_answers_is_refused_before_anything_runs(order: str, message: str, hint: str) -> None:
+    error = refusal("smoke", f"distill.order={order}")
+    assert message in str(error)
+    assert hint in error.hint
+
+
+def test_an_order_of_answers_reads_declared_labels_and_numbers() -> None:
+    settings = [
+        "distill.order=0.2*tap + buy*price*margin", 'ingest.labels={"tap": {}, "buy": {"after": "tap"}}',
+        'ingest.columns.labels={"tap": "tapped", "buy": "bought"}',
+        "ingest.columns.price=cost",
+        'ingest.columns.item_numbers=["margin"]',
+    ]  # fmt: skip
+    assert named("smoke", settings).distill.order == "0.2*tap + buy*price*margin"
+
+
+def test_a_gate_may_name_any_metric_of_a_head() -> None:
+    recipe = named("smoke", ["decide.ceilings.click.ece=0.02"])
+    assert recipe.decide.ceilings == {"click.ece": 0.02}
+
+
 def test_a_setting_without_a_value_is_refused() -> None:
     assert "has no value" in refusal("smoke", "finetune.epochs").message
 

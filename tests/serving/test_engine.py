@@ -444,3 +444,43 @@ def test_a_bundle_whose_policy_cannot_be_read_is_refused(tmp_path: Path) -> None
     (bundle.folder / POLICY_FILE).write_text('{"abstain_below": 7}')
     with pytest.raises(IntegrityError, match="policy"):
         BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
+
+
+# The order of answers ---------------------------------------------------------------------------------------------
+
+
+def with_prices(bundle: Bundle, prices: list[float | None]) -> Bundle:
+    """The bundle with a column of prices in its catalogue."""
+    path = bundle.catalogue / "items.parquet"
+    items = parquet.read_table(path)
+    parquet.write_table(items.append_column("price", pa.array(prices, pa.float64())), path)
+    write_catalogue_manifest(bundle.catalogue)
+    return write_bundle_manifest(bundle.folder, bundle.manifest)
+
+
+def ordered_engine(bundle: Bundle) -> BundleEngine:
+    return BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
+
+
+def test_an_answer_is_sorted_by_the_declared_order_and_an_unknown_number_counts_as_0(tmp_path: Path) -> None:
+    policy = ServingPolicy(order="2*click - price/10")
+    prices: list[float | None] = [None if row % 3 == 0 else float(row) for row in range(40)]
+    engine = ordered_engine(with_prices(make_bundle(tmp_path / "b", policy=policy), prices))
+    items = run_request(engine, EngineRequest("recommend", STATE, k=1000)).items
+    assert {prices[int(item.item_id[1:])] is None for item in items} == {True, False}
+    for item in items:
+        price = prices[int(item.item_id[1:])] or 0.0
+        assert item.score == pytest.approx(2 * item.heads["click"] - price / 10)
+    assert [item.score for item in items] == sorted((item.score for item in items), reverse=True)
+
+
+def test_a_catalogue_without_the_number_of_the_order_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", policy=ServingPolicy(order="rank*price"))
+    with pytest.raises(IntegrityError, match=r"lacks a number(.|\n)*no price"):
+        ordered_engine(bundle)
+
+
+def test_an_order_that_gives_no_number_is_refused(tmp_path: Path) -> None:
+    policy = ServingPolicy(order="(rank*price*1e300)*1e300")
+    with pytest.raises(ServerError, match="gives no number"):
+        ordered_engine(with_prices(make_bundle(tmp_path / "b", policy=policy), [1e3] * 40))

@@ -139,3 +139,42 @@ def test_intervals_of_many_columns_are_those_of_each_column():
         alone = bootstrap.interval(values[:, column], resamples=500, seed=4)
         assert (actual.mean, actual.low, actual.high) == pytest.approx((alone.mean, alone.low, alone.high))
     assert np.isnan(bootstrap.intervals(np.zeros((0, 2)))[0].mean)
+
+
+def test_graded_ndcg_has_the_gains_of_trec_eval(lists):
+    """scikit-learn's gain is the grade as well; whole lists, because it has no position beyond its scores."""
+    from sklearn.metrics import ndcg_score
+
+    ranked, targets = lists
+    rng = np.random.default_rng(0)
+    gains = [[float(gain) for gain in rng.choice([0.5, 1, 2, 3], len(of))] for of in targets]
+    judged = metrics.judge(ranked, targets, depth=20, gains=gains)
+    for k in (1, 3, 10):
+        actual = metrics.ndcg(judged, k)
+        for r, (items, of, grades) in enumerate(zip(ranked, targets, gains)):
+            names = list(dict.fromkeys([*items, *of]))
+            truth = [dict(zip(of, grades)).get(name, 0.0) for name in names]
+            scores = [-items.index(name) if name in items else -1000.0 - n for n, name in enumerate(names)]
+            if len(items) >= k:  # scikit-learn fills a short list with what is missing from it
+                assert actual[r] == pytest.approx(ndcg_score([truth], [scores], k=min(k, len(names)))), (r, k)
+
+
+def test_equal_gains_give_binary_ndcg_and_requests_without_gains_count_one(lists):
+    ranked, targets = lists
+    plain = metrics.ndcg(metrics.judge(ranked, targets, depth=10), 10)
+    for gains in ([[2.0] * len(of) for of in targets], [[] for _ in targets]):
+        np.testing.assert_allclose(metrics.ndcg(metrics.judge(ranked, targets, depth=10, gains=gains), 10), plain)
+
+
+def test_gains_that_do_not_fit_the_targets_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        metrics.judge([["a"]], [["a", "b"]], depth=1, gains=[[1.0]])
+    with pytest.raises(ValueError, match="depth 1, asked for 2"):
+        metrics.ndcg(metrics.judge([["a"]], [["a"]], depth=1, gains=[[1.0]]), 2)
+
+
+def test_the_mean_of_graded_rankings_leaves_requests_without_targets_out():
+    best = math.log2(2) / math.log2(3)
+    assert metrics.mean_graded_ndcg([[7, 8], [1]], [{7: 3.0, 8: 1.0}, {}], k=2) == pytest.approx(1.0)
+    assert metrics.mean_graded_ndcg([[7, 8]], [{7: 1.0, 8: 3.0}], k=2) == pytest.approx((1 + 3 * best) / (3 + best))
+    assert metrics.mean_graded_ndcg([], [], k=2) == 0.0
