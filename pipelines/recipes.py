@@ -262,10 +262,13 @@ def ads() -> Recipe:
         ),
         distill=DistillConfig(
             max_history=20, layers=1, epochs=8, evaluate_every=4, scorer_epochs=15, candidates_per_source=30,
+            label_epochs=30, label_dropout=0.1,
         ),
         export=ExportConfig(recipe="ads", catalogue="ads", parity_samples=32),
         evaluate=EvaluateConfig(ks=(5, 10), top_k=50, latency_samples=20, bootstrap_samples=500),
-        decide=DecideConfig(must_beat=["popularity"], margin=0.1, resamples=500),
+        decide=DecideConfig(
+            must_beat=["popularity"], margin=0.1, resamples=500, ceilings={"click.ece": 0.03, "conversion.ece": 0.03}
+        ),
         cluster=ClusterConfig(train=Resources()),
     )  # fmt: skip
 

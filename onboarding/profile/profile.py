@@ -13,6 +13,7 @@ from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
 from onboarding.survey.language import detect_language
 from onboarding.tables import ColumnSummary, canonical_tables, is_number, summarize
+from rankline import label_sql
 from rankline.contracts import LABELS, FrozenModel
 from rankline.errors import SourceError
 from rankline.io.sql import fetch_row, identifier, literal
@@ -182,8 +183,8 @@ def _label_fields(db: Any, columns: set[str], declared: dict[str, Label]) -> dic
         return fields
     shares = {}
     for name, label in present.items():
-        counts = f"{identifier(name)} > 0" if label.at_least is None else f"{identifier(name)} >= {label.at_least!r}"
-        (share,) = fetch_row(db, f"SELECT avg(CAST({counts} AS INTEGER)) FROM events")
+        does_count = label_sql.counts(identifier(name), label)
+        (share,) = fetch_row(db, f"SELECT avg(CAST({does_count} AS INTEGER)) FROM events")
         shares[name] = round(float(share or 0), 6)
     groups = ("positive", f"{FEEDBACK} > 0"), ("negative", f"{FEEDBACK} = 0"), ("neither", f"{FEEDBACK} IS NULL")
     filters = ", ".join(f"count(*) FILTER ({condition})" for _, condition in groups)

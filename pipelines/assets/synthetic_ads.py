@@ -38,7 +38,7 @@ class _Campaign:
     quality: float  # logits of a conversion
 
 
-def write_ads(folder: Path, *, users: int = 400, requests: int = 24, seed: int = 0) -> None:
+def write_ads(folder: Path, *, users: int = 600, requests: int = 24, seed: int = 0) -> None:
     """Write campaigns.csv, impressions.csv and the planted chances of each impression.
 
     A request shows five campaigns, drawn at random in a random order. The chance of a click depends on the campaign,
