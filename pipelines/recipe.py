@@ -95,6 +95,8 @@ def _settings_of(prefix: str, config: FrozenModel) -> Iterator[tuple[str, Any, s
         if isinstance(value, FrozenModel):
             yield from _settings_of(f"{prefix}.{name}", value)
         else:
+            if isinstance(value, dict):  # of models, such as ingest.labels
+                value = {k: each.model_dump() if isinstance(each, FrozenModel) else each for k, each in value.items()}
             yield f"{prefix}.{name}", value, info.description or ""
 
 

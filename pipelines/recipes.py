@@ -21,6 +21,7 @@ from pipelines.overrides import change, ingest_config, load_recipe, requires_sou
 from pipelines.placement import ClusterConfig, Resources
 from pipelines.recipe import SOURCE_PLACEHOLDER, WORKSPACE_PLACEHOLDER, Recipe, change_of
 from rankline.io.sources import Tables
+from rankline.labels import Label
 
 # packages of recipes import these from here
 __all__ = ["RECIPES", "Recipe", "change", "change_of", "load_for_display", "named", "needs_source"]
@@ -232,9 +233,49 @@ def shop(path: str = f"{WORKSPACE_PLACEHOLDER}/material/shop") -> Recipe:
     )  # fmt: skip
 
 
+def ads() -> Recipe:
+    """Impressions, clicks and conversions of ads, with a calibrated chance of each: a synthetic log."""
+    return Recipe(
+        name="ads",
+        description="Ads: a calibrated chance of a click and of a conversion, from impressions; a synthetic log.",
+        material=("ads",),
+        ingest=IngestConfig(
+            source=f"{WORKSPACE_PLACEHOLDER}/material/ads",
+            format="tables",
+            tables=Tables(events="impressions.csv", items="campaigns.csv"),
+            columns=change_of(
+                EMPTY_COLUMNS,
+                user_id="user", item_id="campaign", timestamp="shown_at", request_id="request", position="position",
+                labels={"click": "clicked", "conversion": "converted"}, title="headline", category="topic",
+                price="price",
+            ),
+            labels={"click": Label(), "conversion": Label(weight=5, after="click")},
+        ),
+        validate=ValidateConfig(profile_name="ads"),
+        featurize=FeaturizeConfig(
+            split="time_cut", train_share=0.55, valid_share=0.25, train_requests_per_user=10, max_history=20,
+            negatives=20,
+        ),
+        finetune=FinetuneConfig(
+            max_tokens=16, vector_size=16, max_history=20, layers=1, epochs=6, negatives=32, evaluate_every=2,
+            soft_candidates=24, rankings_depth=50,
+        ),
+        distill=DistillConfig(
+            max_history=20, layers=1, epochs=8, evaluate_every=4, scorer_epochs=15, candidates_per_source=30,
+            label_epochs=30, label_dropout=0.1,
+        ),
+        export=ExportConfig(recipe="ads", catalogue="ads", parity_samples=32),
+        evaluate=EvaluateConfig(ks=(5, 10), top_k=50, latency_samples=20, bootstrap_samples=500),
+        decide=DecideConfig(
+            must_beat=["popularity"], margin=0.1, resamples=500, ceilings={"click.ece": 0.03, "conversion.ece": 0.03}
+        ),
+        cluster=ClusterConfig(train=Resources()),
+    )  # fmt: skip
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "smoke": smoke, "movielens": movielens, "faq": faq, "search": search, "labels": labels,
-    "interactions": interactions, "shop": shop,
+    "interactions": interactions, "shop": shop, "ads": ads,
 }  # fmt: skip
 
 

@@ -200,8 +200,12 @@ def _time_lines(profile: Profile) -> Iterator[str]:
 
 
 def _label_lines(profile: Profile) -> Iterator[str]:
+    if total := sum(profile.feedback.values()):
+        groups = (f"{rows:,} {group} ({rows / total:.1%})" for group, rows in profile.feedback.items())
+        yield "what events say of items: " + ", ".join(groups)
     for label, values in profile.labels.items():
-        yield f"{label}: " + ", ".join(f"{value} {rows:,}" for value, rows in values.items())
+        share = f"; counts in {profile.label_shares[label]:.1%}" if label in profile.label_shares else ""
+        yield f"{label}: " + ", ".join(f"{value} {rows:,}" for value, rows in values.items()) + share
     if profile.splits:
         yield "split: " + ", ".join(f"{name} {rows:,}" for name, rows in profile.splits.items())
 

@@ -74,7 +74,7 @@ def init(
     force: Annotated[bool, typer.Option(help="Overwrite existing files.")] = False,
 ) -> None:  # fmt: skip
     """See HELP."""
-    from cli.data.init_output import print_gaps, print_proposal, print_source
+    from cli.data.init_output import print_gaps, print_labels, print_proposal, print_source
     from onboarding.survey.survey import survey
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not yes
@@ -93,6 +93,7 @@ def init(
     print_source(source_survey)
     if interactive:
         proposal = ask(source_survey, answers)
+        print_labels(proposal)
     else:
         proposal = answers.propose(source_survey)
         print_proposal(proposal)

@@ -47,7 +47,23 @@ def print_proposal(proposal: Proposal) -> None:
     unused = [name for name in proposal.survey.tables if name not in proposal.roles.values()]
     if unused:
         typer.echo(f"not used: {', '.join(unused)}")
+    print_labels(proposal)
     typer.echo(f"\nrecipe: {proposal.kind}")
+
+
+def print_labels(proposal: Proposal) -> None:
+    """Print what the events say about items, if the map will declare labels."""
+    from onboarding.inference.label_text import label_sentences, other_sentences
+
+    sentences = label_sentences(proposal)
+    if not sentences:
+        return
+    typer.secho("\nwhat an event says about an item:", bold=True)
+    width = max(map(len, sentences))
+    for name, sentence in sentences.items():
+        typer.echo(f"  {name:<{width}}  {sentence}")
+    for sentence in other_sentences(proposal):
+        typer.echo(f"  - {sentence}")
 
 
 def print_mapping(proposal: Proposal, role: str) -> None:
@@ -108,6 +124,10 @@ def print_dry_run(result: DryRun, *, has_times: bool) -> None:
             typer.echo(f"    {count:>7,} {reason}" + f": {example}" * bool(example))
     if result.event_time_span[0] and has_times:
         typer.echo(f"  these events are from {result.event_time_span[0]} to {result.event_time_span[1]}")
+    if result.feedback:
+        typer.echo(
+            "  of these events, " + ", ".join(f"{rows:,} are {group}" for group, rows in result.feedback.items())
+        )
     for table in result.tables_over_limit:
         typer.secho(
             f"  too many {table} are rejected (at most {result.max_rejected_share:.0%}): `rankline run` will refuse; "

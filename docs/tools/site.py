@@ -25,7 +25,7 @@ COMPONENTS = tuple(dict.fromkeys(component_folder(step) for step in (*ALL_STEPS,
 # the order of pages in the navigation; the others follow
 ORDER = (
     "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "refresh.md", "features.md", "housekeeping.md",
-    "privacy.md", "cluster.md", "data.md", "training.md", "storage.md", "images.md", "faults.md", "serving.md",
+    "privacy.md", "cluster.md", "data.md", "labels.md", "training.md", "storage.md", "images.md", "faults.md", "serving.md",
     "reference.md", "benchmarks.md",
 )  # fmt: skip
 # code, which stays as it is, or [text](target)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from onboarding.inference.event_words import EVENT_WORDS, LABEL_WEIGHTS, event_label
 from onboarding.inference.keys import find_key, id_score
 from onboarding.inference.recipe_kind import text_and_label_columns
 from onboarding.inference.schema import KEY_SETTINGS, SchemaMapping
-from onboarding.inference.vocabulary import LABEL_NAMES, SUBJECT_WORDS, event_label, is_id, name_score, name_words
+from onboarding.inference.vocabulary import SUBJECT_WORDS, is_id, name_score, name_tokens, name_words
 from onboarding.survey.statistics import ColumnStats
 from onboarding.survey.survey import TableSurvey
 
@@ -19,6 +20,12 @@ Candidate = tuple[str, float, str]  # setting, confidence, reason
 PERSONAL = {
     "email", "phone", "mail", "address", "ssn", "password", "firstname", "lastname", "surname", "name", "ip",
 }  # fmt: skip
+AUXILIARY_WORDS = {
+    "is", "was", "has", "did", "user", "item", "event", "verified", "num", "number", "n", "count", "cnt", "total", "of",
+    "flag", "label",
+}  # fmt: skip
+WORD_OF_NAME = 0.6  # the score of a name of which only the last word fits
+MAX_POSITION = 1_000
 SPLIT_NAMES = {"train", "valid", "validation", "dev", "test"}
 
 
@@ -56,7 +63,7 @@ def _event_candidates(column: Column) -> Iterable[Candidate]:
     if column.mapping.kind == "labels" and (pair := text_and_label_columns(column.table)):
         return _text_or_label(column, pair)
     rules: tuple[Rule, ...] = (_ids, _references)
-    rules += (_event_times,) if column.stats.times else (_labels, _event_type, _event_text, _split, _turns)
+    rules += (_event_times,) if column.stats.times else _REST_OF_EVENTS
     return (candidate for rule in rules for candidate in rule(column))
 
 
@@ -115,17 +122,42 @@ def _event_times(column: Column) -> Iterator[Candidate]:
         yield "known_at", 0.95, describe_times(stats)
 
 
-def _labels(column: Column) -> Iterator[Candidate]:
+def _ratings(column: Column) -> Iterator[Candidate]:
+    """A number on a scale: users rate, queries have judgments."""
     stats = column.stats
-    is_binary = stats.distinct <= 2 and stats.flags > 0.9
-    is_graded = stats.numbers > 0.95 and stats.distinct <= 30
-    for label in LABEL_NAMES:
-        score = column.score(label)
-        # users rate, queries have judgments
-        if label == ("relevance" if column.mapping.kind != "search" else "rating"):
-            score *= 0.7
-        if score and (is_binary if label in ("click", "purchase") else is_graded):
+    steps = (stats.high or 0) - (stats.low or 0) + 1
+    if stats.numbers <= 0.95 or stats.distinct > max(30, steps):
+        return
+    for label, of_queries in (("rating", False), ("relevance", True)):
+        if score := column.score(label) * (1 if of_queries == (column.mapping.kind == "search") else 0.7):
             yield f"labels.{label}", 0.5 + 0.45 * score, f"{stats.distinct} distinct numbers{_range_text(stats)}"
+
+
+def _amounts(column: Column) -> Iterator[Candidate]:
+    """A time spent with the item, or a quantity of which those below zero are returns."""
+    stats = column.stats
+    if stats.numbers <= 0.95 or stats.distinct <= 2 or is_id(column.name):
+        return
+    if (stats.low or 0) >= 0 and (score := column.score("dwell")) > WORD_OF_NAME:
+        yield "labels.dwell", 0.5 + 0.45 * score, f"amounts{_range_text(stats)}"
+    if (stats.low or 0) < 0 and (score := column.score("quantity")) > WORD_OF_NAME:
+        yield "labels.purchase", 0.5 + 0.4 * score, f"numbers{_range_text(stats)}: those below zero are returns"
+
+
+def _happened(column: Column) -> Iterator[Candidate]:
+    """Yes and no, or a count, of what may happen to an item: a click, a purchase, a dislike."""
+    stats, label = column.stats, event_label(column.name)
+    if label not in LABEL_WEIGHTS or is_id(column.name):
+        return
+    tokens = name_tokens(column.name)
+    is_whole = "_".join(word for word in tokens if word not in AUXILIARY_WORDS) in EVENT_WORDS[label].split()
+    is_signed = stats.low == -1 and stats.high == 1 and stats.distinct <= 3
+    is_count = is_whole and stats.numbers > 0.95 and stats.is_integer and (stats.low or 0) >= 0
+    if is_signed or (stats.distinct <= 2 and stats.flags > 0.9):
+        kind = "yes and no" if stats.flags > 0.9 else f"{stats.distinct} distinct numbers{_range_text(stats)}"
+        yield f"labels.{label}", 0.95 if is_whole else 0.7, kind
+    elif is_count and (tokens[-1].endswith("s") or set(tokens) & AUXILIARY_WORDS):
+        yield f"labels.{label}", 0.7, f"counts{_range_text(stats)}"
 
 
 def _event_type(column: Column) -> Iterator[Candidate]:
@@ -137,6 +169,20 @@ def _event_type(column: Column) -> Iterator[Candidate]:
     all_known = len(known) == len(values) and any(map(event_label, values))  # then the name does not matter
     if known and (score or all_known):
         yield "event_type", 0.4 + 0.2 * score + 0.39 * len(known) / len(values), f"values such as {known[0]}"
+
+
+def _request(column: Column) -> Iterator[Candidate]:
+    """The id of what was shown together, and the place of an item in it."""
+    stats, mapping = column.stats, column.mapping
+    if (
+        not stats.is_unique
+        and (score := column.score("request_id")) > WORD_OF_NAME
+        and not mapping.roles.get("queries")
+    ):
+        yield "request_id", 0.5 + 0.45 * score, f"{stats.values / max(stats.distinct, 1):.1f} events each"
+    is_place = stats.numbers > 0.95 and stats.is_integer and (stats.low or 0) >= 0 and (stats.high or 0) <= MAX_POSITION
+    if is_place and (score := column.score("position")) >= WORD_OF_NAME:
+        yield "position", 0.5 + 0.45 * score, f"numbers{_range_text(stats)}"
 
 
 def _event_text(column: Column) -> Iterator[Candidate]:
@@ -247,6 +293,9 @@ def _query_candidates(column: Column) -> Iterator[Candidate]:
         yield "query_text", 0.45 + 0.5 * column.score("query_text"), f"texts of {stats.words:.0f} words"
 
 
+_REST_OF_EVENTS: tuple[Rule, ...] = (
+    _ratings, _amounts, _happened, _event_type, _request, _event_text, _split, _turns,
+)  # fmt: skip
 _ROLE_RULES: dict[str, Rule] = {
     "events": _event_candidates, "items": _item_candidates, "users": _user_candidates, "queries": _query_candidates,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class DryRun:
     event_time_span: tuple[str, str]
     max_rejected_share: float
     hint: str = ""  # what to try against what ingest would refuse
+    feedback: dict[str, int] = field(default_factory=dict)  # events that are positives, negatives, neither
 
     @property
     def tables_over_limit(self) -> list[str]:
@@ -74,6 +75,7 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
         event_time_span=(summary["event_time"]["first"] or "", summary["event_time"]["last"] or ""),
         max_rejected_share=config.max_rejected_share,
         hint=hint,
+        feedback={group: events for group, events in summary.get("feedback", {}).items() if isinstance(events, int)},
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from onboarding.inference.event_words import event_label
+from onboarding.inference.labels import event_labels
 from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
-from onboarding.inference.vocabulary import event_label
 from onboarding.survey.survey import TableSurvey
 
 
@@ -87,6 +88,7 @@ def _class_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 
 
 def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    events = event_labels(mapping)
     for each in mapping.column_mappings.get("events", ()):
         stats = mapping.stats("events", each.column)
         if each.setting.startswith("labels.") and stats.distinct < 2:
@@ -94,17 +96,22 @@ def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
                 f"every event has the same {each.column}: there is nothing to learn from it",
                 "add events of the other kind; without them every event counts as positive",
             )
-        if each.setting == "labels.rating" and stats.high is not None and not 4 <= stats.high <= 5:
+        if each.setting == "labels.rating" and not events.labels and (stats.high or 5) < 4:
             yield Gap(
                 f"ratings reach {stats.high:g}, and the head that learns what is liked counts 4 or more as liked",
-                "scale them to 1 to 5 in the source, or set finetune.like_weight=0",
+                "say in [labels.rating] of the map what counts as liked, or set finetune.like_weight=0",
             )
     if kind := mapping.column("events", "event_type"):
         values = mapping.survey.values(log.name, kind)
         if unknown := [value for value in values if event_label(value) is None]:
             yield Gap(
                 f"the meaning of these values of {kind} is not known, so they are ignored: {', '.join(unknown)}",
-                "define them in [columns] event_types of the map: click, purchase, or nothing",
+                "name a label for them in [columns.event_types] of the map: one of [labels], impression, or nothing",
+            )
+        if not events.event_types:
+            yield Gap(
+                f"no value of {kind} makes a positive, so every event counts as one",
+                "name a label for them in [columns.event_types] of the map, and declare it in [labels]",
             )
 
 

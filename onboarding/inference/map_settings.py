@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from components.ingest.ids import NORMALISATIONS
+from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
-from onboarding.inference.vocabulary import event_label
 
 # values that mark a missing one; in natural language only the unambiguous markers count
 MISSING = ("NULL", "null", "\\N", "NA", "N/A", "n/a", "None", "none", "nan", "NaN", "-")
@@ -36,16 +36,25 @@ def map_settings(mapping: SchemaMapping) -> dict[str, Any]:
         settings["tables"] = {role: survey.tables[table].place for role, table in mapping.roles.items()}
     if files := _file_settings(mapping):
         settings["files"] = files
-    return {**settings, "columns": _column_settings(mapping)}
+    events = event_labels(mapping)
+    settings["columns"] = _column_settings(mapping, events)
+    if events.labels:
+        settings["labels"] = {
+            name: {"type": label.type, "weight": label.weight, **label.model_dump(mode="json", exclude_defaults=True)}
+            for name, label in events.labels.items()
+        }
+    return settings
 
 
-def _column_settings(mapping: SchemaMapping) -> dict[str, Any]:
-    columns: dict[str, Any] = {"user_id": "", "item_id": "", "timestamp": "", "labels": {}}
+def _column_settings(mapping: SchemaMapping, events: EventLabels) -> dict[str, Any]:
+    columns: dict[str, Any] = {"user_id": "", "item_id": "", "timestamp": "", "labels": events.columns}
+    if events.event_type:
+        columns |= {"event_type": events.event_type, "event_types": events.event_types}
     for role in ROLES:
         for each in mapping.column_mappings.get(role, ()):
-            if each.setting.startswith("labels."):
-                columns["labels"][each.setting.partition(".")[2]] = each.column
-            elif each.setting in LIST_SETTINGS:
+            if each.setting == "event_type" or each.setting.startswith("labels."):
+                continue  # what the events say decides
+            if each.setting in LIST_SETTINGS:
                 columns.setdefault(each.setting, []).append(each.column)
             elif role == "events" or not columns.get(each.setting):
                 columns[each.setting] = each.column
@@ -55,9 +64,6 @@ def _column_settings(mapping: SchemaMapping) -> dict[str, Any]:
         columns["timestamp_unit"] = mapping.time_unit
     if mapping.resolved_time_zone:
         columns["time_zone"] = mapping.resolved_time_zone
-    if columns.get("event_type"):
-        values = mapping.survey.values(mapping.roles["events"], columns["event_type"])
-        columns["event_types"] = {value: event_label(value) or "" for value in values}
     if (category := mapping.column("items", "category")) and (mark := mapping.stats("items", category).separator):
         columns["category_separator"] = mark.strip()
     if created := mapping.column("items", "created_at"):
@@ -112,9 +118,9 @@ def recipe_settings(mapping: SchemaMapping) -> dict[str, Any]:
         "name": name, "validate.profile_name": name, "export.recipe": name, "export.catalogue": name,
     }  # fmt: skip
     scales = dict(LABEL_SCALES)
-    for each in mapping.column_mappings.get("events", ()):
-        label = each.setting.partition("labels.")[2]
-        if label and (stats := mapping.stats("events", each.column)).low is not None and stats.high is not None:
+    events = event_labels(mapping)
+    for label, column in events.columns.items() if not events.labels else ():
+        if (stats := mapping.stats("events", column)).low is not None and stats.high is not None:
             low, high = LABEL_SCALES[label]
             scales[label] = (min(low, math.floor(stats.low)), max(high, math.ceil(stats.high)))
     if scales != LABEL_SCALES:

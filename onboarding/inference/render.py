@@ -6,6 +6,7 @@ import json
 
 import tomli_w
 
+from onboarding.inference.label_text import label_sentences, other_sentences
 from onboarding.inference.proposal import Proposal
 from rankline.io.sources import mask_passwords
 
@@ -35,8 +36,19 @@ def render_map(proposal: Proposal) -> str:
     source = _one_line(mask_passwords(proposal.survey.source))
     return (
         f"# How to read {source}. Written by `rankline init`; edit it as you like.\n"
-        "# Every setting: rankline recipes show interactions ingest\n" + tomli_w.dumps(proposal.settings)
+        "# Every setting: rankline recipes show interactions ingest\n"
+        + _with_sentences(tomli_w.dumps(proposal.settings), proposal)
     )
+
+
+def _with_sentences(text: str, proposal: Proposal) -> str:
+    """The map with a comment above each of its labels, and above the first what becomes of the other events."""
+    sentences = label_sentences(proposal)
+    for number, name in enumerate(proposal.settings.get("labels", {})):
+        others = "" if number else "".join(f"# {_one_line(each)}\n" for each in other_sentences(proposal))
+        heading = f"[labels.{name}]\n"
+        text = text.replace(f"\n{heading}", f"\n{others}# {_one_line(sentences[name])}\n{heading}", 1)
+    return text
 
 
 def render_recipe(proposal: Proposal, *, map_name: str) -> str:

@@ -21,6 +21,7 @@ SETTING_ROLES: dict[str, tuple[str, ...]] = {
     "user_id": ("events", "users"), "item_id": ("events", "items"), "query_id": ("events", "queries"),
     "user_key": ("users",), "item_key": ("items",), "query_key": ("queries",),
     "timestamp": ("events",), "known_at": ("events",), "labels": ("events",), "event_type": ("events",),
+    "request_id": ("events",), "position": ("events",),
     "split": ("events",), "query_text": ("queries", "events"), "turns": ("queries", "events"), "title": ("items",),
     "text": ("items",), "category": ("items",), "created_year": ("items",), "created_at": ("items",),
     "language": ("items",), "price": ("items",), "available": ("items",), "item_attributes": ("items",),

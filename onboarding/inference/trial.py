@@ -27,17 +27,27 @@ def without_unreadable(mapping: SchemaMapping, role: str) -> list[ColumnMapping]
     columns = mapping.column_mappings[role]
     try:
         shares = _unreadable_shares(mapping, role)
-    except (duckdb.Error, SourceError, ValidationError):  # what the dry run will say more about
+    except (duckdb.Error, SourceError):  # what the dry run will say more about
         return columns
+    except ValidationError:  # settings that ingest refuses; the dry run will say which
+        return [_unsure(each, "ingest refuses it") if _says_what_happened(each) else each for each in columns]
     readable = []
     for each in columns:
         share = max(shares.get(reason, 0.0) for reason in _reasons(each))
         if share <= MAX_REJECTED_SHARE or each.confidence == 1.0:
             readable.append(each)
         elif not each.setting.startswith("labels.") and each.setting not in (*LIST_SETTINGS, "price", "available"):
-            why = f"{each.why}; but ingest cannot read {share:.0%} of its values"
-            readable.append(dataclasses.replace(each, confidence=min(each.confidence, UNREADABLE), why=why))
+            readable.append(_unsure(each, f"ingest cannot read {share:.0%} of its values"))
     return readable
+
+
+def _unsure(column: ColumnMapping, why: str) -> ColumnMapping:
+    confidence = min(column.confidence, UNREADABLE)
+    return dataclasses.replace(column, confidence=confidence, why=f"{column.why}; but {why}")
+
+
+def _says_what_happened(column: ColumnMapping) -> bool:
+    return column.setting.startswith("labels.") or column.setting in ("event_type", "request_id", "position")
 
 
 def _unreadable_shares(mapping: SchemaMapping, role: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
 from onboarding.survey.language import detect_language
 from onboarding.tables import ColumnSummary, canonical_tables, is_number, summarize
+from rankline import label_sql
 from rankline.contracts import LABELS, FrozenModel
 from rankline.errors import SourceError
 from rankline.io.sql import fetch_row, identifier, literal
+from rankline.labels import FEEDBACK, Label
 
 MAX_TOP_VALUES = 12
 MAX_EXACT_ROWS = 1 << 22  # tables with more rows have their distinct values estimated
@@ -69,6 +72,12 @@ class Profile(FrozenModel):
     hours: list[int] = Field(default=[], description="events in each hour of the day (UTC)")
     tails: dict[str, TailProfile] = Field(default={}, description="per users, items and queries")
     labels: dict[str, dict[str, int]] = Field(default={}, description="label -> value -> events; none is a value too")
+    label_shares: dict[str, float] = Field(
+        default={}, description="label -> share of the events with a value of it in which it counts"
+    )
+    feedback: dict[str, int] = Field(
+        default={}, description="events that are positives, negatives and neither, if a label decides"
+    )
     splits: dict[str, int] = Field(default={}, description="split -> events, if the source is already split")
     rejected: dict[str, dict[str, int]] = Field(
         default={}, description="table -> reason -> rejected rows: duplicates, unknown references, unreadable values"
@@ -128,6 +137,7 @@ def _build_profile(db: Any, folder: Path) -> Profile:
     }
     if tables["events"].rows:
         fields |= _event_fields(db, {column.name for column in tables["events"].columns})
+        fields |= _label_fields(db, {column.name for column in tables["events"].columns}, _declared_labels(folder))
         fields["never_used"] = {
             table: fetch_row(db, f"SELECT count(*) FROM {table} ANTI JOIN events USING ({KEYS[table]})")[0]
             for table in ("items", "users", "queries")
@@ -139,7 +149,7 @@ def _build_profile(db: Any, folder: Path) -> Profile:
 
 
 def _event_fields(db: Any, columns: set[str]) -> dict[str, Any]:
-    """What a profile says of the events: times, distributions, labels, splits."""
+    """What a profile says of the events: times, distributions, splits."""
     fields: dict[str, Any] = {}
     first, last, distinct_times = fetch_row(
         db, "SELECT min(event_timestamp), max(event_timestamp), count(DISTINCT event_timestamp) FROM events"
@@ -152,10 +162,35 @@ def _event_fields(db: Any, columns: set[str]) -> dict[str, Any]:
         for table, key in KEYS.items()
         if fetch_row(db, f"SELECT count({key}) FROM events")[0]
     }
-    fields["labels"] = {label: _label_counts(db, label) for label in LABELS if label in columns}
     if "split" in columns:
         fields["splits"] = dict(db.execute("SELECT split, count(*) FROM events GROUP BY ALL ORDER BY 1").fetchall())
     return fields
+
+
+def _declared_labels(folder: Path) -> dict[str, Label]:
+    """The labels that the recipe declared, as ingest and validate report them."""
+    path = folder / "summary.json"
+    settings = json.loads(path.read_text(encoding="utf-8")).get("labels") if path.is_file() else None
+    return {name: Label(**each) for name, each in settings.items()} if isinstance(settings, dict) else {}
+
+
+def _label_fields(db: Any, columns: set[str], declared: dict[str, Label]) -> dict[str, Any]:
+    """What a profile says of the labels: their values, in how many events they count, and what that makes of these."""
+    labels = declared or {name: Label() for name in LABELS}
+    present = {name: label for name, label in labels.items() if name in columns}
+    fields: dict[str, Any] = {"labels": {name: _label_counts(db, name) for name in present}}
+    if FEEDBACK not in columns:
+        return fields
+    shares = {}
+    for name, label in present.items():
+        does_count = label_sql.counts(identifier(name), label)
+        (share,) = fetch_row(db, f"SELECT avg(CAST({does_count} AS INTEGER)) FROM events")
+        shares[name] = round(float(share or 0), 6)
+    groups = ("positive", f"{FEEDBACK} > 0"), ("negative", f"{FEEDBACK} = 0"), ("neither", f"{FEEDBACK} IS NULL")
+    filters = ", ".join(f"count(*) FILTER ({condition})" for _, condition in groups)
+    numbers = fetch_row(db, f"SELECT {filters} FROM events")
+    feedback = {group: int(events) for (group, _), events in zip(groups, numbers, strict=True)}
+    return fields | {"label_shares": shares, "feedback": feedback}
 
 
 def _rejected_rows(db: Any, path: Path) -> dict[str, Any]:
@@ -291,6 +326,7 @@ def _tail_profile(db: Any, key: str) -> TailProfile:
 
 def _label_counts(db: Any, label: str) -> dict[str, int]:
     """Value -> events; a label with many values is counted in ten equal ranges."""
+    label = identifier(label)  # some are words of SQL, such as return
     distinct, low, high = fetch_row(db, f"SELECT count(DISTINCT {label}), min({label}), max({label}) FROM events")
     bucket_sql = f"coalesce({label}::VARCHAR, 'none')"
     if distinct > MAX_TOP_VALUES:

@@ -6,15 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.ingest.config import IngestConfig
+from components.ingest.config import EVENT_TYPE, IngestConfig
 from components.ingest.step import ingest
 from onboarding.tables import canonical_tables
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS
 from rankline.errors import TooSmall
 from rankline.io.sql import fetch_row, literal
+from rankline.labels import FEEDBACK
 
 MAP_FILE = "map.toml"
 TABLES = ("events", "items", "users", "queries")
+ADDED_COLUMNS = (SPLIT, "release_year", EVENT_TYPE, FEEDBACK, "request_id", "position")  # that ingest writes
 
 
 def write_slice(config: IngestConfig, folder: Path, *, users: int) -> dict[str, tuple[int, int]]:
@@ -48,7 +50,7 @@ def write_slice(config: IngestConfig, folder: Path, *, users: int) -> dict[str, 
         raise TooSmall(
             "the slice holds no event", expected="at least one", found="none", where=str(folder), hint="take more users"
         )
-    (folder / MAP_FILE).write_text(_map_toml(columns, users=key == "user_id"), encoding="utf-8")
+    (folder / MAP_FILE).write_text(_map_toml(columns, config, users=key == "user_id"), encoding="utf-8")
     return counts
 
 
@@ -68,7 +70,7 @@ def _create_slice_views(db: Any, users: int) -> str:
     return key
 
 
-def _map_toml(columns: dict[str, dict[str, str]], *, users: bool) -> str:
+def _map_toml(columns: dict[str, dict[str, str]], config: IngestConfig, *, users: bool) -> str:
     """The map of tables that have the canonical columns already."""
     import tomli_w
 
@@ -76,7 +78,9 @@ def _map_toml(columns: dict[str, dict[str, str]], *, users: bool) -> str:
         "user_id": "user_id" if users else "", "item_id": "item_id", "timestamp": "event_timestamp",
         "known_at": "known_at", "labels": {}, "query_id": "query_id" if "queries" in columns else "",
     }  # fmt: skip
-    settings["labels"] = {label: label for label in LABELS if label in columns["events"]}
+    labels = list(config.labels) or LABELS
+    settings["labels"] = {label: label for label in labels if label in columns["events"]}
+    settings |= {name: name for name in ("request_id", "position") if name in columns["events"]}
     if SPLIT in columns["events"]:
         settings["split"] = SPLIT
     if "queries" in columns:
@@ -86,11 +90,11 @@ def _map_toml(columns: dict[str, dict[str, str]], *, users: bool) -> str:
     canonical = {"events": EVENTS, "items": ITEMS, "users": USERS, "queries": QUERIES}
     for table, subject in (("items", "item"), ("users", "user"), ("events", "event")):
         for name, kind in columns.get(table, {}).items():
-            if name in (*canonical[table].names, *LABELS, SPLIT, "release_year"):
+            if name in (*canonical[table].names, *labels, *ADDED_COLUMNS):
                 continue
             suffix = "numbers" if kind in ("DOUBLE", "FLOAT", "BIGINT") else "vectors" if "[]" in kind else "attributes"
             if f"{subject}_{suffix}" != "user_vectors":
                 settings.setdefault(f"{subject}_{suffix}", []).append(name)
-    return tomli_w.dumps(
-        {"format": "tables", "tables": {table: f"{table}.parquet" for table in columns}, "columns": settings}
-    )
+    sections = {"tables": {table: f"{table}.parquet" for table in columns}, "columns": settings}
+    declared = {name: label.model_dump(mode="json", exclude_none=True) for name, label in config.labels.items()}
+    return tomli_w.dumps({"format": "tables", **sections, **({"labels": declared} if declared else {})})

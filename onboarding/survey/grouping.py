@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from components.ingest.config import IngestConfig
 from components.ingest.readers.tables import file_part
-from onboarding.inference.vocabulary import event_label
+from onboarding.inference.event_words import event_label
 from rankline.errors import SourceError
 from rankline.io import sources
 

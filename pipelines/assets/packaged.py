@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.assets import synthetic_shop
+from pipelines.assets import synthetic_ads, synthetic_shop
 from rankline.errors import IntegrityError, SourceError, UsageError
 from rankline.io import digest
 from rankline.io.files import publish_folder
@@ -44,6 +44,7 @@ def _write_reviews(folder: Path) -> None:
 ASSETS: dict[str, tuple[str, PackagedAsset | Callable[[Path], None]]] = {
     "smoke": ("smoke", synthetic_shop.write_shop),
     "shop": ("shop", synthetic_shop.write_searched_shop),
+    "ads": ("ads", synthetic_ads.write_ads),
     "faq": (
         "faq",
         PackagedAsset(

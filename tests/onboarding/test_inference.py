@@ -44,7 +44,7 @@ def test_a_german_shop_in_csv(tmp_path: Path) -> None:
     assert columns(proposal) == {
         "user_id": "KundenNr", "item_id": "ArtikelNr", "item_key": "id", "timestamp": "Datum",
         "timestamp_unit": "%d.%m.%Y %H:%M", "event_type": "action",
-        "event_types": {"view": "click", "purchase": "purchase"}, "labels": {}, "title": "Name",
+        "event_types": {"view": "view", "purchase": "purchase"}, "labels": {}, "title": "Name",
         "text": ["Beschreibung"], "price": "Preis",
     }  # fmt: skip
     files = tomllib.loads(render_map(proposal))["files"]
@@ -166,7 +166,7 @@ def test_kinds_of_events_are_known_by_their_values(tmp_path: Path) -> None:
     log = source / "shop_orders.csv"
     log.write_bytes(log.read_bytes().replace(b";action", b";kind", 1))
     settings = columns(proposed(source, time_zone="UTC"))
-    assert (settings["event_type"], settings["event_types"]) == ("kind", {"view": "click", "purchase": "purchase"})
+    assert (settings["event_type"], settings["event_types"]) == ("kind", {"view": "view", "purchase": "purchase"})
 
 
 def test_an_exact_name_goes_before_a_similar_one(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_values_that_toml_has_to_quote_are_unchanged(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes() + rows.encode("cp1252"))
     kinds = columns(proposed(source, time_zone="UTC"))["event_types"]
     assert set(odd) <= set(kinds)  # type: ignore[arg-type]
-    assert kinds["add to cart"] == "click"  # type: ignore[index]
+    assert kinds["add to cart"] == "cart"  # type: ignore[index]
 
 
 def test_files_that_one_encoding_fits_are_read_in_it(tmp_path: Path) -> None:

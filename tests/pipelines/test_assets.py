@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 
+from components.ingest.step import ingest
+from onboarding.survey.survey import survey
 from pipelines.assets import packaged
 from pipelines.assets.packaged import PackagedAsset, fetch
+from pipelines.assets.synthetic_ads import TRUTH_FILE, write_ads
 from pipelines.assets.synthetic_shop import write_shop
+from pipelines.recipes import change_of, named
 from rankline.errors import IntegrityError, SourceError, UsageError
 
 BYTES = b"user_id:token\titem_id:token\n"
@@ -95,7 +102,7 @@ def test_a_package_that_cannot_be_had_is_reported(
 
 
 def test_an_unknown_asset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="one of smoke, shop, faq, reviews, movielens, minilm"):
+    with pytest.raises(UsageError, match="one of smoke, shop, ads, faq, reviews, movielens, minilm"):
         fetch("imdb", tmp_path)
 
 
@@ -104,6 +111,37 @@ def test_two_runs_may_make_it_at_once(tmp_path: Path) -> None:
         folders = list(pool.map(lambda _: fetch("smoke", tmp_path, say=quietly), range(4)))
     assert len(set(folders)) == 1
     assert [path.name for path in (tmp_path / "material").iterdir()] == ["smoke"]
+
+
+def test_the_ads_are_always_the_same_and_ingest_reads_their_planted_chances_not(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_ads(tmp_path / name, users=30, requests=4)
+    files = ("campaigns.csv", "impressions.csv", TRUTH_FILE)
+    assert [(tmp_path / "one" / f).read_text() for f in files] == [(tmp_path / "two" / f).read_text() for f in files]
+    shown = list(csv.DictReader((tmp_path / "one/impressions.csv").open()))
+    truth = list(csv.DictReader((tmp_path / "one" / TRUTH_FILE).open()))
+    assert len(shown) == len(truth) == 30 * 4 * 5
+    for impression, chances in zip(shown, truth, strict=True):
+        assert [impression[name] for name in ("request", "campaign")] == [chances["request"], chances["campaign"]]
+        assert impression["clicked"] >= impression["converted"]
+        assert bool(impression["revenue"]) == (impression["converted"] == "1")
+    assert list(survey(str(tmp_path / "one")).tables) == ["campaigns", "impressions"]
+    ingest(tmp_path / "raw", config=change_of(named("ads").ingest, source=str(tmp_path / "one")))
+    columns = pq.read_schema(tmp_path / "raw/events.parquet").names
+    assert {"click", "conversion", "request_id", "position"} <= set(columns)
+    assert not [name for name in columns if "anywhere" in name]
+
+
+def test_the_planted_chances_are_those_of_the_log(tmp_path: Path) -> None:
+    write_ads(tmp_path)
+    with duckdb.connect() as db:
+        clicks, planted, conversions, planted_conversions = db.execute(
+            "SELECT sum(clicked), sum(click), sum(converted), sum(click * conversion_of_click) "
+            f"FROM '{tmp_path}/impressions.csv' JOIN '{tmp_path}/{TRUTH_FILE}' USING (request, campaign)"
+        ).fetchall()[0]
+    assert abs(clicks - planted) < 4 * planted**0.5  # four standard deviations, of a fixed seed
+    assert abs(conversions - planted_conversions) < 4 * planted_conversions**0.5
 
 
 def test_the_shop_is_always_the_same(tmp_path: Path) -> None:

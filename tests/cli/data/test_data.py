@@ -15,6 +15,7 @@ from cli.main import app
 from rankline.errors import RanklineError
 from tests.cli.in_process import rankline, refused
 from tests.onboarding import odd_sources
+from tests.onboarding.event_logs import common, cycle, event_log
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,25 @@ def test_a_slice_is_a_source_of_its_own(books: Path) -> None:
     assert (profile["tables"]["events"]["rows"], profile["rejected"]) == (160, {})
     assert profile["labels"]["rating"].keys() <= {f"{n}.0" for n in range(1, 6)}
     assert tomllib.loads((books / "slice/map.toml").read_text())["columns"]["labels"] == {"rating": "rating"}
+
+
+def test_positives_negatives_and_neither_are_counted_and_stay_in_a_slice(tmp_path: Path) -> None:
+    kinds = cycle("impression", "impression", "click", "purchase", "return", "login")
+    columns = common(event=kinds, request_id=lambda n: f"r{n // 6}", position=lambda n: n % 6 + 1)
+    event_log(tmp_path / "log", columns)
+    assert rankline("init", "log", "--name", "offers", "--yes", cwd=tmp_path).returncode == 0
+    done = rankline("data", "profile", "--recipe", "offers:offers", cwd=tmp_path)
+    assert "what events say of items: 400 positive (33.3%), 600 negative (50.0%), 200 neither (16.7%)" in done.stdout
+    assert "return: 0.0 800, 1.0 200, none 200; counts in 20.0%" in done.stdout
+    slice_ = ("--source", "slice", "--map", "slice/map.toml")
+    rankline("data", "slice", "--recipe", "offers:offers", "--users", 1000, "--to", "slice", cwd=tmp_path)
+    again = rankline("data", "profile", "--recipe", "interactions", *slice_, "--json", cwd=tmp_path)
+    profile = json.loads(again.stdout)
+    assert profile["feedback"] == {"positive": 400, "negative": 600, "neither": 200}
+    assert profile["label_shares"] == {"click": 0.2, "purchase": 0.2, "return": 0.2}
+    settings = tomllib.loads((tmp_path / "slice/map.toml").read_text())
+    assert (settings["columns"]["request_id"], settings["columns"]["position"]) == ("request_id", "position")
+    assert settings["labels"]["return"]["weight"] == -1
 
 
 def message(*arguments: object, code: int = 1) -> str:

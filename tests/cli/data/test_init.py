@@ -122,6 +122,7 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
     assert process.wait(60) == 0, text
     assert "no table of events has a column 'Preis'" in text
     assert "there is no such time zone" in text
+    assert "purchase  action = purchase; a positive, weight 5" in text
     map_settings = tomllib.loads((tmp_path / "shop.toml").read_text())
     assert map_settings["columns"]["title"] == "Beschreibung"
     assert map_settings["columns"]["time_zone"] == "Europe/Berlin"

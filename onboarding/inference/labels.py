@@ -1,0 +1,173 @@
+"""Labels: what the columns and kinds of events say about the items, and which of it makes a positive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from components.ingest.expressions import BOOLEAN_WORDS, sql_list
+from onboarding.inference.event_words import LABEL_WEIGHTS, NEITHER, event_label
+from onboarding.inference.schema import SchemaMapping
+from onboarding.inference.vocabulary import name_tokens
+from onboarding.survey.statistics import ColumnStats
+from rankline.io.sql import fetch_row, identifier
+from rankline.labels import IMPRESSION, Label
+
+# largest rating seen -> the scale it is of, and the rating from which an item counts as liked
+RATING_SCALES = ((1, -1, 1), (5, 1, 4), (7, 1, 5), (10, 1, 7), (100, 0, 70))
+# negative label -> what an event is that does not have it, if the log names nothing else
+OPPOSITES = {"skip": "play", "return": "purchase", "dislike": "like", "remove": "cart"}
+AFTER = "click"  # what a purchase or a conversion may only follow
+
+
+@dataclass(frozen=True)
+class EventLabels:
+    """The labels to declare, their columns, and the label of each value of the column of event types."""
+
+    labels: dict[str, Label]
+    columns: dict[str, str]
+    event_type: str = ""
+    event_types: dict[str, str] = field(default_factory=dict)
+
+    def values(self, label: str) -> list[str]:
+        """The kinds of events that have a label, that are impressions, or that say nothing ("")."""
+        return [value for value, each in self.event_types.items() if each == label]
+
+
+def event_labels(mapping: SchemaMapping) -> EventLabels:
+    """The labels of a source's events. None are declared where every event is a positive, or a rating of 1 to 5."""
+    columns = {
+        each.setting.partition(".")[2]: each.column
+        for each in mapping.column_mappings.get("events", ())
+        if each.setting.startswith("labels.")
+    }
+    event_type = mapping.column("events", "event_type")
+    types = _event_types(mapping, event_type) if event_type else {}
+    if mapping.kind == "labels" or _is_known_without(mapping, columns, types):
+        return EventLabels({}, columns, event_type, types)
+    if not types and len(columns) == 1 and (label := next(iter(columns))) in OPPOSITES:
+        event_type, columns = columns[label], {}
+        types = _opposite_types(mapping, event_type, label)
+    labels = {label: _of_column(mapping, label, column) for label, column in columns.items()}
+    labels |= {label: Label(weight=weight_of(label)) for label in types.values() if label not in ("", IMPRESSION)}
+    labels = _with_positives(labels)
+    if not labels:  # nothing makes a positive
+        return EventLabels({}, {}, "", {})
+    return EventLabels(_in_order(mapping, labels, columns), columns, event_type, types)
+
+
+def weight_of(label: str) -> float:
+    """The weight of a label in learning; 1 if its name says nothing."""
+    return LABEL_WEIGHTS.get(label, 1.0)
+
+
+def _is_known_without(mapping: SchemaMapping, columns: dict[str, str], types: dict[str, str]) -> bool:
+    """Whether the labels need no declaration: none, judgments, or ratings from 1 to 5 alone."""
+    if types or set(columns) - {"rating", "relevance"} or len(columns) > 1:
+        return False
+    if "rating" not in columns:
+        return True
+    stats = mapping.stats("events", columns["rating"])
+    return stats.low is None or stats.high is None or (stats.low >= 1 and 2 <= stats.high <= 5)
+
+
+def _event_types(mapping: SchemaMapping, column: str) -> dict[str, str]:
+    """Value of the event type -> its label, impression, or "" where it says nothing of an item or is not known."""
+    rows = mapping.survey.values(mapping.roles["events"], column)
+    types = {value: event_label(value) or NEITHER for value in rows}
+    counts = {label: sum(rows[value] for value in rows if types[value] == label) for label in types.values()}
+    # of ads and lists, a view is no more than that the item was shown
+    is_ad_log = {"view", "click"} <= counts.keys() and not {IMPRESSION, "cart", "purchase"} & counts.keys()
+    if is_ad_log and counts["view"] > counts["click"]:
+        types = {value: IMPRESSION if label == "view" else label for value, label in types.items()}
+    return types
+
+
+def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str, str]:
+    """The yes and no of a negative label as two kinds of events: of plays that were skipped, the others are plays."""
+    values = [value.strip() for value in mapping.survey.values(mapping.roles["events"], column)]
+    if mapping.stats("events", column).kind == "number":
+        values = [value.removesuffix(".0") for value in values]  # as ingest reads them
+    return {value: label if value.lower() in BOOLEAN_WORDS["true"] else OPPOSITES[label] for value in values}
+
+
+def _of_column(mapping: SchemaMapping, label: str, column: str) -> Label:
+    """The label of a column, by its values."""
+    stats = mapping.stats("events", column)
+    if label == "rating":
+        return _rating(stats)
+    if label == "relevance":
+        return Label(type="graded")
+    if label == "dwell":
+        return Label(type="continuous", weight=0)
+    # who reviews without a verified purchase says no less of the item
+    weight = 0 if "verified" in name_tokens(column) else weight_of(label)
+    if stats.low == -1 and stats.high == 1:
+        return Label(type="graded", weight=weight, at_least=1, scale=(-1, 1))
+    return Label(type=_value_type(stats), weight=weight)
+
+
+def _value_type(stats: ColumnStats) -> Literal["binary", "count", "continuous"]:
+    if stats.distinct <= 2 and (stats.flags > 0.9 or stats.kind == "flag"):
+        return "binary"
+    return "count" if stats.is_integer else "continuous"
+
+
+def _rating(stats: ColumnStats) -> Label:
+    """A rating with its scale; the best one weighs 1."""
+    low, high = stats.low or 0.0, stats.high or 0.0
+    for most, least, liked in RATING_SCALES:
+        if high <= most and low >= -most:
+            if low >= 0 and high <= 1:
+                return Label(type=_value_type(stats))
+            bottom = float(-most if low < 0 else min(least, low))
+            liked_from = None if low < 0 and most > 1 else float(liked)
+            return Label(type="graded", weight=round(1 / most, 3), at_least=liked_from, scale=(bottom, float(most)))
+    return Label(type="continuous", at_quantile=0.5)
+
+
+def _with_positives(labels: dict[str, Label]) -> dict[str, Label]:
+    """The labels, the strongest positive of weight 1 or more; none if there is no positive among them."""
+    strongest = max((label.weight for label in labels.values() if label.type != "graded"), default=0.0)
+    if not any(label.weight > 0 for label in labels.values()):
+        undecided = {name: label for name, label in labels.items() if label.weight == 0}
+        changes = {name: _deciding(label) for name, label in undecided.items()}
+        return {**labels, **changes} if changes else {}
+    if 0 < strongest < 1 and not any(label.type == "graded" for label in labels.values()):
+        factor = 1 / strongest
+        scaled = {name: max(label.weight, label.weight * factor) for name, label in labels.items()}
+        return {name: label.model_copy(update={"weight": scaled[name]}) for name, label in labels.items()}
+    return labels
+
+
+def _deciding(label: Label) -> Label:
+    """A label that decides what a positive is, as nothing else does: of an amount, its larger half."""
+    limit = 0.5 if label.type == "continuous" else None
+    return label.model_copy(update={"weight": 1.0, "at_quantile": limit})
+
+
+def _in_order(mapping: SchemaMapping, labels: dict[str, Label], columns: dict[str, str]) -> dict[str, Label]:
+    """The labels, with what has to happen first where the sample never shows one without the other."""
+    if AFTER not in columns:
+        return labels
+    later = [label for label in ("purchase", "conversion") if label in columns]
+    follows = {label for label in later if _only_after(mapping, columns[label], columns[AFTER])}
+    return {
+        name: label.model_copy(update={"after": AFTER}) if name in follows else label for name, label in labels.items()
+    }
+
+
+def _only_after(mapping: SchemaMapping, later: str, first: str) -> bool:
+    """Whether the sample has the one, and never without the other."""
+    has_later, has_first = _is_true(later), _is_true(first)
+    query = (
+        f"SELECT count(*) FILTER ({has_later}), count(*) FILTER ({has_later} AND NOT {has_first}) "
+        f"FROM {identifier(mapping.roles['events'])}"
+    )
+    both, alone = fetch_row(mapping.survey.db, query)
+    return bool(both) and not alone
+
+
+def _is_true(column: str) -> str:
+    text = f"lower(trim(CAST({identifier(column)} AS VARCHAR)))"
+    return f"coalesce({text} IN {sql_list(BOOLEAN_WORDS['true'])}, false)"

@@ -1,0 +1,260 @@
+"""The labels that `rankline init` proposes: for each kind of log, what ingest makes of its events with the map."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.ingest.step import ingest
+from onboarding.inference.event_words import event_label
+from onboarding.inference.label_text import label_sentences, other_sentences
+from onboarding.inference.proposal import Proposal, propose
+from onboarding.inference.render import render_map
+from onboarding.survey.survey import survey
+from pipelines.recipes import interactions
+from tests.onboarding import odd_sources
+from tests.onboarding.event_logs import EVENTS, chinese_shop, common, cycle, event_log, json_log
+
+
+def proposed(source: Path, **overrides: Any) -> Proposal:
+    return propose(survey(str(source)), name="mine", **overrides)
+
+
+def written(proposal: Proposal) -> dict[str, Any]:
+    """The map as it is read again: its comments are none of its settings."""
+    settings: dict[str, Any] = tomllib.loads(render_map(proposal))
+    assert settings == json.loads(json.dumps(proposal.settings))
+    return settings
+
+
+def feedback(proposal: Proposal, folder: Path) -> tuple[int, int, int]:
+    """How many events ingest takes for positives, negatives and neither, with the written map."""
+    path = folder / "map.toml"
+    path.write_text(render_map(proposal))
+    raw = folder / "raw"
+    ingest(raw, config=interactions(proposal.survey.source, str(path)).ingest)
+    counts = json.loads((raw / "summary.json").read_text())["feedback"]
+    return counts["positives"], counts["negatives"], counts["neither"]
+
+
+def shares(events: int, *parts: int) -> tuple[int, ...]:
+    return tuple(events * part // sum(parts) for part in parts)
+
+
+def test_clicks_as_zero_and_one(tmp_path: Path) -> None:
+    columns = common(
+        impression_id=lambda n: f"r{n // 4}", position=lambda n: n % 4 + 1, clicked=lambda n: int(n % 4 == 0),
+        is_purchase=lambda n: int(n % 16 == 0),
+    )  # fmt: skip
+    proposal = proposed(event_log(tmp_path / "log", columns))
+    settings = written(proposal)
+    assert settings["labels"] == {
+        "click": {"type": "binary", "weight": 1},
+        "purchase": {"type": "binary", "weight": 5, "after": "click"},
+    }
+    assert settings["columns"]["labels"] == {"click": "clicked", "purchase": "is_purchase"}
+    assert (settings["columns"]["request_id"], settings["columns"]["position"]) == ("impression_id", "position")
+    assert proposal.kind == "interactions"
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 3, 0)
+
+
+def test_a_purchase_without_a_click_is_not_after_it(tmp_path: Path) -> None:
+    columns = common(clicked=lambda n: int(n % 4 == 0), bought=lambda n: int(n % 6 == 0))
+    assert "after" not in written(proposed(event_log(tmp_path / "log", columns)))["labels"]["purchase"]
+
+
+def test_impressions_and_clicks_by_type_of_event(tmp_path: Path) -> None:
+    kinds = cycle("impression", "impression", "impression", "click", "order", "scroll", "frobnicate", "impression")
+    proposal = proposed(event_log(tmp_path / "log", common(event=kinds)))
+    settings = written(proposal)
+    assert settings["columns"]["event_types"] == {
+        "impression": "impression", "click": "click", "order": "purchase", "scroll": "", "frobnicate": "",
+    }  # fmt: skip
+    assert {name: label["weight"] for name, label in settings["labels"].items()} == {"click": 1, "purchase": 5}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 2, 4, 2)
+    assert [gap.what for gap in proposal.gaps if "frobnicate" in gap.what]
+    sentences = " / ".join(other_sentences(proposal))
+    assert "event = impression: only shown; a negative unless a label makes it a positive" in sentences
+    assert "event = scroll: says nothing of an item" in sentences
+    assert "event = frobnicate: not known" in sentences
+
+
+def test_a_view_beside_clicks_alone_is_an_impression(tmp_path: Path) -> None:
+    of_ads = proposed(event_log(tmp_path / "ads", common(action=cycle("view", "view", "view", "click"))))
+    assert written(of_ads)["columns"]["event_types"] == {"view": "impression", "click": "click"}
+    of_shop = proposed(event_log(tmp_path / "shop", common(action=cycle("view", "view", "click", "purchase"))))
+    assert written(of_shop)["columns"]["event_types"] == {"view": "view", "click": "click", "purchase": "purchase"}
+    assert written(of_shop)["labels"]["view"]["weight"] == 0.2
+    only_views = proposed(event_log(tmp_path / "pages", common(action=cycle("view", "view", "login", "view"))))
+    assert written(only_views)["labels"] == {"view": {"type": "binary", "weight": 1}}
+
+
+def test_events_of_web_analytics(tmp_path: Path) -> None:
+    kinds = cycle(
+        "page_view", "view_item_list", "select_item", "view_item", "add_to_cart", "remove_from_cart", "begin_checkout",
+        "purchase", "refund", "session_start",
+    )  # fmt: skip
+    proposal = proposed(event_log(tmp_path / "log", common(event_name=kinds)))
+    settings = written(proposal)
+    assert settings["columns"]["event_types"] == {
+        "page_view": "", "view_item_list": "impression", "select_item": "click", "view_item": "view",
+        "add_to_cart": "cart", "remove_from_cart": "remove", "begin_checkout": "cart", "purchase": "purchase",
+        "refund": "return", "session_start": "",
+    }  # fmt: skip
+    weights = {name: label["weight"] for name, label in settings["labels"].items()}
+    assert weights["purchase"] > weights["cart"] > weights["click"] > weights["view"] > 0 > weights["remove"]
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 5, 3, 2)
+
+
+def test_reviews_with_a_verified_purchase(tmp_path: Path) -> None:
+    columns = common(rating=lambda n: float(n % 5 + 1), verified_purchase=lambda n: n % 3 > 0)
+    proposal = proposed(json_log(tmp_path / "log", columns))
+    settings = written(proposal)
+    assert settings["labels"]["purchase"] == {"type": "binary", "weight": 0}
+    rating = settings["labels"]["rating"]
+    assert (rating["type"], rating["at_least"], rating["scale"]) == ("graded", 4, [1, 5])
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 2, 3, 0)  # by the rating alone
+    assert "makes no positive" in label_sentences(proposal)["purchase"]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "liked", "positives"),
+    [
+        ((0.5, 2.5, 3.5, 4.0, 4.5, 5.0), [0.5, 5], 4, 3),  # half stars
+        ((1, 3, 5, 6, 8, 10), [1, 10], 7, 2),
+        ((0, 20, 55, 69, 70, 100), [0, 100], 70, 2),
+        ((-1, -1, 1, 1, -1, 1), [-1, 1], 1, 3),
+    ],
+)
+def test_a_rating_keeps_its_scale(
+    tmp_path: Path, values: tuple[float, ...], scale: list[float], liked: float, positives: int
+) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(rating=cycle(*values))))
+    rating = written(proposal)["labels"]["rating"]
+    assert (rating["type"], rating["scale"], rating["at_least"]) == ("graded", scale, liked)
+    assert rating["weight"] == pytest.approx(1 / scale[1])
+    assert feedback(proposal, tmp_path) == shares(EVENTS, positives, 6 - positives, 0)
+
+
+def test_thumbs_are_two_kinds_of_events(tmp_path: Path) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(feedback=cycle("thumbs_up", "thumbs_down", "thumbs_up"))))
+    assert written(proposal)["columns"]["event_types"] == {"thumbs_up": "like", "thumbs_down": "dislike"}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 2, 1, 0)
+
+
+def test_a_music_app_with_skips_and_dislikes(tmp_path: Path) -> None:
+    kinds = cycle("play", "play", "skip", "dislike", "favorite", "search")
+    seconds = lambda n: 30 + n * 37 % 200  # noqa: E731
+    proposal = proposed(event_log(tmp_path / "log", common(action=kinds, seconds_played=seconds)))
+    settings = written(proposal)
+    assert settings["labels"]["dwell"] == {"type": "continuous", "weight": 0}
+    assert (settings["labels"]["skip"]["weight"], settings["labels"]["dislike"]["weight"]) == (-1, -1)
+    assert settings["columns"]["labels"] == {"dwell": "seconds_played"}
+    positive, negative, neither = feedback(proposal, tmp_path)
+    assert (positive, negative, neither) == shares(EVENTS, 3, 2, 1)
+
+
+@pytest.mark.parametrize("column", ["skipped", "disliked", "returned"])
+def test_a_log_that_names_only_what_went_wrong(tmp_path: Path, column: str) -> None:
+    """Of plays with yes or no for a skip, those without one are the positives."""
+    opposite = {"skipped": "play", "disliked": "like", "returned": "purchase"}[column]
+    for number, source in enumerate(
+        (
+            event_log(tmp_path / "csv", common(**{column: lambda n: int(n % 3 == 0)})),
+            json_log(tmp_path / "json", common(**{column: lambda n: n % 3 == 0})),
+        )
+    ):
+        proposal = proposed(source)
+        types = written(proposal)["columns"]["event_types"]
+        assert sorted(types.values()) == sorted([opposite, event_label(column)])
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert feedback(proposal, folder) == shares(EVENTS, 2, 1, 0)
+
+
+def test_a_dwell_time_alone_makes_its_larger_half_positive(tmp_path: Path) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(watch_time=lambda n: 3 + n * 37 % 200)))
+    assert written(proposal)["labels"] == {"dwell": {"type": "continuous", "weight": 1, "at_quantile": 0.5}}
+    positive, negative, neither = feedback(proposal, tmp_path)
+    assert (neither, abs(positive - negative) < 0.02 * EVENTS) == (0, True)
+
+
+def test_quantities_below_zero_are_returns(tmp_path: Path) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(quantity=cycle(1, 3, -2, 6))))
+    assert written(proposal)["labels"] == {"purchase": {"type": "count", "weight": 5}}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 3, 1, 0)
+    without_returns = proposed(event_log(tmp_path / "other", common(quantity=cycle(1, 3, 2, 6))))
+    assert "labels" not in written(without_returns)
+
+
+def test_purchases_and_returns_by_type(tmp_path: Path) -> None:
+    kinds = cycle("Order Completed", "Order Completed", "Order Refunded", "Order Cancelled")
+    proposal = proposed(event_log(tmp_path / "log", common(type=kinds)))
+    assert written(proposal)["columns"]["event_types"] == {
+        "Order Completed": "purchase", "Order Refunded": "return", "Order Cancelled": "return",
+    }  # fmt: skip
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 2, 2, 0)
+
+
+def test_a_log_in_chinese(tmp_path: Path) -> None:
+    proposal = proposed(chinese_shop(tmp_path / "shop"))
+    columns = written(proposal)["columns"]
+    assert (columns["user_id"], columns["item_id"], columns["timestamp"]) == ("用户ID", "商品ID", "时间")
+    assert (columns["event_type"], columns["position"]) == ("行为类型", "位置")
+    assert columns["event_types"] == {
+        "曝光": "impression", "点击": "click", "加购": "cart", "购买": "purchase", "退款": "return", "登录": "",
+    }  # fmt: skip
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 3, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ("Warenkorb hinzugefügt", "cart"), ("gekauft", "purchase"), ("Rückgabe", "return"), ("achat", "purchase"),
+        ("ajout_panier", "cart"), ("remboursement", "return"), ("añadido al carrito", "cart"), ("me gusta", "like"),
+        ("no me gusta", "dislike"), ("visualizado", "view"), ("покупка", "purchase"), ("показ", "impression"),
+        ("クリック", "click"), ("商品点击", "click"), ("取消收藏", "dislike"), ("收藏", "like"),
+        ("removeFromCart", "remove"), ("unlike", "dislike"), ("Added to Wishlist", "like"), ("login", ""),
+        ("page_view", ""), ("product_view", "view"), ("change of sort order", ""), ("clickout item", "click"),
+        ("frobnicate", None),
+    ],
+)  # fmt: skip
+def test_words_of_many_languages(value: str, label: str | None) -> None:
+    assert event_label(value) == label
+
+
+@pytest.mark.parametrize("rating", [None, 5])
+def test_ratings_from_one_to_five_alone_declare_nothing(tmp_path: Path, rating: int | None) -> None:
+    proposal = proposed(odd_sources.ratings(tmp_path / "books", rating=rating))
+    assert "labels" not in written(proposal)
+    assert written(proposal)["columns"]["labels"] == {"rating": "stars"}
+    assert label_sentences(proposal) == {}
+
+
+def test_kinds_of_events_without_a_positive_are_a_gap(tmp_path: Path) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(event=cycle("impression", "login"))))
+    assert "labels" not in written(proposal)
+    assert "event_types" not in written(proposal)["columns"]
+    assert [gap.what for gap in proposal.gaps if "makes a positive" in gap.what]
+
+
+def test_labels_that_ingest_refuses_are_never_sure(tmp_path: Path) -> None:
+    source = event_log(tmp_path / "log", common(clicked=lambda n: int(n % 4 == 0), extra=lambda n: n % 9))
+    sure = proposed(source)
+    assert {each.setting: each.confidence_label for each in sure.column_mappings["events"]}["labels.click"] == "sure"
+    # a label cannot have the name of a column that ingest writes
+    taken = proposed(source, overrides={"labels.item_id": "extra"})
+    labels = {each.setting: each for each in taken.column_mappings["events"] if each.setting.startswith("labels.")}
+    assert {each.confidence_label for each in labels.values()} == {"a guess"}
+    assert "ingest refuses it" in labels["labels.click"].why
+
+
+def test_a_label_of_any_name_can_be_given(tmp_path: Path) -> None:
+    source = event_log(tmp_path / "log", common(finished=lambda n: int(n % 4 == 0), zap=lambda n: int(n % 8 == 0)))
+    settings = written(proposed(source, overrides={"labels.donation": "zap"}))
+    assert settings["labels"]["donation"] == {"type": "binary", "weight": 1}
+    assert settings["columns"]["labels"] == {"play": "finished", "donation": "zap"}
