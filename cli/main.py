@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from cli.data import data, features, init, recipes
 from cli.project import build, doctor, gc, new
 from cli.project import cluster as set_up
-from cli.registry import catalogue, items, models
+from cli.registry import catalogue, gates, items, models, promote
 from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
@@ -93,6 +93,8 @@ app.add_typer(users.app, name="users", rich_help_panel=DATA)
 app.command("champion", help=models.CHAMPION_HELP, rich_help_panel=MODELS)(models.champion)
 app.command("history", help=models.HISTORY_HELP, rich_help_panel=MODELS)(models.history)
 app.command("rollback", help=models.ROLLBACK_HELP, rich_help_panel=MODELS)(models.rollback)
+app.command("promote", help=promote.HELP, rich_help_panel=MODELS)(promote.promote)
+app.add_typer(gates.app, name="gates", rich_help_panel=MODELS)
 app.command("mirror", help=models.MIRROR_HELP, rich_help_panel=MODELS)(models.mirror)
 app.add_typer(catalogue.app, name="catalogue", rich_help_panel=MODELS)
 app.add_typer(items.app, name="items", rich_help_panel=MODELS)

@@ -105,6 +105,8 @@ def _import(name: str, arguments: Mapping[str, str], taking_data: list[str]) -> 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """The recipe with single settings changed, each given as ``section.setting=value``; the value is JSON or text.
 
+    ``section=@file`` takes the settings of a section from a TOML or JSON file, such as a policy for ``decide``.
+
     Raises:
         UsageError: there is no such setting, the value does not fit, or a feature is not declared.
     """
@@ -113,6 +115,9 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         path, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting} has no value", expected="section.setting=value", found=setting)
+        if text.startswith("@") and isinstance(values.get(path.strip()), dict):
+            values[path.strip()] |= read_settings(text[1:], section=path.strip())
+            continue
         _set_value(values, path.strip(), _parse(text), setting)
         texts[tuple(path.strip().split("."))] = text
     try:
@@ -222,12 +227,37 @@ def ingest_config(path: str, map: str, *, tables: dict[str, str], columns: dict[
         ) from error
 
 
+def read_settings(path: str, *, section: str) -> dict[str, Any]:
+    """The settings of a section in a TOML or JSON file.
+
+    Raises:
+        UsageError: it cannot be read, or holds no settings.
+    """
+    try:
+        mapping = _parse_file(Path(path).expanduser())
+        if not isinstance(mapping, dict):
+            raise ValueError(f"a {type(mapping).__name__}")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the file of {section} cannot be read",
+            expected=f"a TOML or JSON file with settings of {section}",
+            found=" ".join(str(error).split()),
+            where=path,
+            hint="docs/gates.md has an example of a policy file",
+        ) from error
+    return mapping
+
+
+def _parse_file(file: Path) -> Any:
+    text = file.read_text(encoding="utf-8")
+    return json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+
+
 def _read_mapping(path: str) -> dict[str, Any]:
     """The settings of ingest (tables, columns, files…) in a TOML or JSON file."""
     file = Path(path).expanduser()
     try:
-        text = file.read_text(encoding="utf-8")
-        mapping = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        mapping = _parse_file(file)
     except (OSError, ValueError) as error:
         raise UsageError(
             "the map of the source cannot be read",

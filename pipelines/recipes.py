@@ -57,7 +57,9 @@ def smoke() -> Recipe:
         ),
         export=ExportConfig(recipe="smoke", catalogue="smoke", parity_samples=32),
         evaluate=EvaluateConfig(ks=(5, 10), top_k=50, latency_samples=20, bootstrap_samples=500),
-        decide=DecideConfig(min_requests=50, must_beat=["popularity"], margin=0.5, resamples=500),
+        decide=DecideConfig(
+            min_requests=50, must_beat=["popularity"], margin=0.5, resamples=500, loss_budget=None
+        ),
         cluster=ClusterConfig(
             small=Resources(cpu="1", memory="1Gi", timeout_s=900, retries=0), data=SMOKE_SIZE, train=SMOKE_SIZE,
             serve=SMOKE_SIZE,
@@ -126,7 +128,8 @@ def faq() -> Recipe:
         ),
         export=ExportConfig(recipe="faq", catalogue="faq"),
         evaluate=EvaluateConfig(stemmer="english", ks=(1, 5, 10, 50)),
-        decide=DecideConfig(floors={"ndcg@10": 0.6}, must_beat=["bm25"], margin=0.2, min_requests=50),
+        # a few dozen requests, the same every night, never prove a loss budget
+        decide=DecideConfig(floors={"ndcg@10": 0.6}, must_beat=["bm25"], margin=0.2, min_requests=50, loss_budget=None),
     )
 
 
@@ -144,7 +147,8 @@ def search(path: str) -> Recipe:
         ),
         export=ExportConfig(recipe="search", catalogue="search", fp16=False),
         evaluate=EvaluateConfig(stemmer="english"),
-        decide=DecideConfig(must_beat=["popularity"], margin=0.2, min_requests=20),
+        # a few dozen requests, the same every night, never prove a loss budget
+        decide=DecideConfig(must_beat=["popularity"], margin=0.2, min_requests=20, loss_budget=None),
     )
 
 

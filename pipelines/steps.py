@@ -92,7 +92,7 @@ STEPS: dict[str, StepRow] = {
         size="serve",
         inputs={"bundle": BUNDLE, "features": FEATURES, "teacher": TEACHER, "student": STUDENT},
         outputs=("report",),
-        lineage=("champion",),
+        lineage=("champion", "anchor"),
         code=("serving.server",),
         command="Score a bundle through the real server.",
     ),

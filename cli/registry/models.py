@@ -38,6 +38,8 @@ MIRROR_HELP = "Write promotions that MLflow does not have yet, such as those mad
 
 def champion(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See CHAMPION_HELP."""
+    from rankline.registry import anchor as anchors
+
     registry = open_registry(workspace, repository)
     record = require_champion(registry)
     history = registry.history()
@@ -47,10 +49,13 @@ def champion(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "
     if as_json:
         catalogue = {"revision": revision, "published": published.model_dump(mode="json") if published else None}
         payload = {**event.model_dump(mode="json"), "catalogue": catalogue, "hidden": list(record.hidden)}
+        payload["warning"] = anchors.warning(history)
         typer.echo(json.dumps(payload, indent=2))
         return
     typer.echo(f"{record.model_id}\n  {event.kind} {event.at} by {event.who} (event {event.n}, run {event.run_id})")
     typer.echo(f"  {event.why}")
+    if warning := anchors.warning(history):
+        typer.secho(f"  warning: {warning}", fg=typer.colors.YELLOW)
     origin = f"published {published.at} by {published.who}: {published.why}" if published else "the bundle's own"
     typer.echo(f"  catalogue: {revision}, {origin}")
     if record.hidden:
@@ -67,7 +72,7 @@ def history(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = ""
     if not events:
         typer.echo("no events yet; `rankline demo` creates some")
     for event in events:
-        typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {_event_subject(event)}  {event.why}")
+        typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {_event_subject(event)}  {_reason(event)}")
 
 
 def _event_subject(event: Event) -> str:
@@ -78,6 +83,13 @@ def _event_subject(event: Event) -> str:
         items = event.details["items"]
         return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
     return f"{event.model_id} {event.digests['catalogue']}" if event.kind == PUBLISHING else event.model_id
+
+
+def _reason(event: Event) -> str:
+    """Why an event was written, and by whom if it promoted a model that no gate had passed."""
+    from rankline.registry.anchor import BREAK_GLASS
+
+    return f"PAST THE GATES by {event.who}: {event.why}" if event.details.get(BREAK_GLASS) else event.why
 
 
 def rollback(

@@ -21,6 +21,11 @@ def champion_for(model_id: str, champion: str) -> str:
     return "" if is_champion(model_id, champion) else champion
 
 
+def anchor_for(model_id: str, champion: str, anchor: str) -> str:
+    """The model id of an anchor that has to be replayed; empty for none, and for champion or candidate."""
+    return anchor if champion_for(model_id, champion) and anchor not in (champion, model_id) else ""
+
+
 def is_champion(model_id: str, champion: str) -> bool:
     """Whether the candidate is the champion: then an earlier evaluation, beside any model, can be reused."""
     return bool(champion) and champion == model_id

@@ -1,4 +1,4 @@
-"""The lineage of evaluate: the champion that the candidate is compared with."""
+"""The lineage of evaluate: the champion and the anchor that the candidate is compared with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from components.evaluate.champion_for import champion_for, is_champion
+from components.evaluate.champion_for import anchor_for, champion_for, is_champion
 from components.evaluate.config import EvaluateConfig
 from rankline.model.bundle import MANIFEST, unverified_model_id
 from rankline.runtime import references
@@ -16,10 +16,11 @@ from rankline.runtime.step_cache import UNKNOWN
 
 
 def lineage(config: EvaluateConfig, facts: LineageFacts) -> dict[str, Any]:
-    """The champion, unless the candidate is the champion itself."""
+    """The champion, unless the candidate is the champion itself, and the anchor, where it is another model."""
     if facts.model_id is UNKNOWN and facts.champion:
         return {"champion": UNKNOWN}
-    return {"champion": champion_for(facts.model_id, facts.champion)}
+    anchor = anchor_for(facts.model_id, facts.champion, facts.anchor)
+    return {"champion": champion_for(facts.model_id, facts.champion), **({"anchor": anchor} if anchor else {})}
 
 
 class EvaluateLineage:
@@ -35,15 +36,27 @@ class EvaluateLineage:
         except FileNotFoundError:  # the step says what is wrong with the bundle
             return ""
 
+    @functools.cached_property
+    def _anchor(self) -> str:
+        """The anchor at the time of this step."""
+        from rankline.registry.anchor import anchor
+        from rankline.registry.model_registry import ModelRegistry
+
+        return anchor(ModelRegistry(self._run.repository, repair_cache=False).history()) if self._champion else ""
+
     def digests(self) -> dict[str, Any]:
         """What decides the outcome besides settings, inputs and code."""
-        return lineage(self._config, LineageFacts(run=self._run, model_id=self._model_id, champion=self._champion))
+        facts = LineageFacts(run=self._run, model_id=self._model_id, champion=self._champion, anchor=self._anchor)
+        return lineage(self._config, facts)
 
     def is_ignored(self) -> bool:
         """Whether an evaluation beside any other model is as good."""
         return is_champion(self._model_id, self._champion)
 
     def load(self) -> dict[str, Path | None]:
-        """The argument ``champion`` of the step, with its files on this machine."""
-        opponent = champion_for(self._model_id, self._champion)
-        return {"champion": self._run.bundle_folder(opponent) if opponent else None}
+        """The arguments ``champion`` and ``anchor`` of the step, with their files on this machine."""
+        models = {
+            "champion": champion_for(self._model_id, self._champion),
+            "anchor": anchor_for(self._model_id, self._champion, self._anchor),
+        }
+        return {name: self._run.bundle_folder(model) if model else None for name, model in models.items()}

@@ -110,12 +110,15 @@ def measure_candidate(candidate: RunningServer, *, features: Path, student: Path
     progress.phase("comparing with torch")
     parity = _measure_parity(candidate, features, student)
     memory = max(memory or 0, server.memory_bytes() or 0) or None
-    return Measurements(lists, _latency(latency_ms, rate), latency_ms, _latency(lean_ms, None), memory, heads, parity)
+    latency, lean_latency = (
+        _latency(taken, rate, server.provider()) for taken, rate in ((latency_ms, rate), (lean_ms, None))
+    )
+    return Measurements(lists, latency, latency_ms, lean_latency, memory, heads, parity)
 
 
-def _latency(taken_ms: Sequence[float], rate: float | None) -> Latency:
+def _latency(taken_ms: Sequence[float], rate: float | None, provider: str | None) -> Latency:
     p50, p95, p99 = (float(value) for value in np.percentile(taken_ms, [50, 95, 99]))
-    return Latency(p50_ms=p50, p95_ms=p95, p99_ms=p99, throughput_rps=rate)
+    return Latency(p50_ms=p50, p95_ms=p95, p99_ms=p99, throughput_rps=rate, provider=provider)
 
 
 def _evenly_spaced(requests: Sequence[ReplayRequest], count: int) -> list[ReplayRequest]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from components.evaluate.config import EvaluateConfig
 from rankline.evaluation import bootstrap, metrics
-from rankline.evaluation.report import CANDIDATE, PER_REQUEST, Estimate, SliceScores
+from rankline.evaluation.report import CANDIDATE, PER_REQUEST, REQUESTS, Estimate, SliceScores
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 
 Floats = npt.NDArray[np.float64]
@@ -109,6 +109,26 @@ def write_tables(report: Path, ids: Sequence[str], scores: Scores, masks: Mappin
         "slice": pa.array([name for _, name in members], pa.string()),
     }
     parquet.write_table(pa.table(columns), report / "slices.parquet", compression="zstd")
+
+
+def write_requests(report: Path, requests: Sequence[SnapshotRequest]) -> None:
+    """Write requests.parquet: whose request each one is, and when it was made."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    columns = {
+        "request_id": pa.array([each.request_id for each in requests], pa.string()),
+        "cluster": pa.array([_cluster(each) for each in requests], pa.string()),
+        "at": pa.array([each.state.at for each in requests], pa.float64()),
+    }
+    parquet.write_table(pa.table(columns), report / REQUESTS, compression="zstd")
+
+
+def _cluster(request: SnapshotRequest) -> str:
+    """Whose requests are alike: those of a user; without users, those with the same query."""
+    if request.user_id is not None:
+        return f"user {request.user_id}"
+    return f"query {request.query}" if request.query else request.request_id
 
 
 def length_suffix(metric: str) -> str:

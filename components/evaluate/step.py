@@ -2,7 +2,7 @@
 
 Reads a `bundle` (and the champion's, if there is one), the snapshot requests in `features`, the rankings in `teacher`
 (the teacher's and the untuned encoder's) and the torch logits in `student`. Writes report.json, report.html,
-per_request.parquet, slices.parquet and the servers' logs to `report`.
+per_request.parquet, requests.parquet, slices.parquet and the servers' logs to `report`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from components.evaluate.measure import Lists, Measurements, RunningServer
 from components.evaluate.replay import ReplayRequest
 from components.evaluate.report import Example, PageData, write_page
 from components.evaluate.slices import slices
-from rankline.errors import UsageError
-from rankline.evaluation.report import CANDIDATE, CHAMPION, ModelFootprint, Report, SystemScores, write_report
+from rankline.errors import IntegrityError, ServerError, UsageError
+from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, ModelFootprint, Report, SystemScores, write_report
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.runtime.progress import Progress
@@ -41,7 +41,7 @@ class Replayed:
     requests: Sequence[ReplayRequest]
     ranked: Mapping[str, Sequence[Sequence[str]]]
     measured: Measurements
-    champion_catalogue: str
+    catalogues: Mapping[str, str]  # of champion and anchor
 
     @property
     def request_ids(self) -> list[str]:
@@ -63,9 +63,10 @@ def evaluate(
     config: EvaluateConfig,
     progress: Progress = Progress(),
     champion: Path | None = None,
+    anchor: Path | None = None,
     run_id: str = "",
 ) -> dict[str, Any]:
-    """Measure a candidate bundle beside the champion, the teacher and the baselines, on the same requests.
+    """Measure a candidate bundle beside the champion, the anchor, the teacher and the baselines, on the same requests.
 
     Raises:
         UsageError: ``bundle`` or ``champion`` is not a bundle.
@@ -86,13 +87,9 @@ def evaluate(
     with measure.running(candidate, requests, report / "servers" / CANDIDATE, config, progress) as replayer:
         measured = measure.measure_candidate(replayer, features=features, student=student)
         heads = label_heads.measure_labels(replayer, features=features, student=student, split=SPLIT)
-    served = {CANDIDATE: measured.lists}
-    champion_catalogue = ""
-    if champion_bundle:
-        folder = report / "servers" / CHAMPION
-        served[CHAMPION], champion_catalogue = _replay_champion(champion_bundle, candidate, replayer, measured, folder)
+    served, catalogues = _replay_others(champion_bundle, anchor, candidate, replayer, measured, report / "servers")
     ranked = {name: replay.ordered_answers(name, served[name], ids, where=report) for name in served} | others
-    replayed = Replayed(requests, ranked, measured, champion_catalogue)
+    replayed = Replayed(requests, ranked, measured, catalogues)
 
     progress.phase("scoring")
     scored = scores.score(ranked, replayed.snapshots, config=config)
@@ -106,6 +103,7 @@ def evaluate(
         recipe=candidate.manifest.recipe,
         run_id=run_id,
         champion=champion_bundle.model_id if champion_bundle else "",
+        anchor=open_bundle(anchor).model_id if anchor and ANCHOR in served else "",
         requests=len(requests),
         systems=systems,
         slices=scores.by_slice(masks, scored, config=config),
@@ -117,6 +115,7 @@ def evaluate(
         details=_details(candidate, replayed, scored, config),
     )
     scores.write_tables(report, ids, scored, masks)
+    scores.write_requests(report, replayed.snapshots)
     write_report(report, evaluation)
     write_page(report, evaluation, _page_data(replayed, items, config))
     return _result(evaluation, config)
@@ -147,17 +146,47 @@ def _rank_by_baselines(
     return requests, training_items, lists
 
 
-def _replay_champion(
-    champion: Bundle, candidate: Bundle, replayer: RunningServer, measured: Measurements, folder: Path
+def _replay_others(
+    champion: Bundle | None,
+    anchor: Path | None,
+    candidate: Bundle,
+    replayer: RunningServer,
+    measured: Measurements,
+    folder: Path,
+) -> tuple[dict[str, Lists], dict[str, str]]:
+    """System -> the lists of candidate, champion and anchor, and descriptions of the catalogues of the last two."""
+    served, catalogues = {CANDIDATE: measured.lists}, {}
+    if champion:
+        served[CHAMPION], catalogues[CHAMPION] = _replay_model(
+            champion, candidate, replayer, measured, folder / CHAMPION
+        )
+    if anchor:
+        answers, catalogues[ANCHOR] = _replay_anchor(anchor, candidate, replayer, measured, folder / ANCHOR)
+        served |= {ANCHOR: answers} if answers else {}
+    return served, catalogues
+
+
+def _replay_anchor(
+    anchor: Path, candidate: Bundle, replayer: RunningServer, measured: Measurements, folder: Path
 ) -> tuple[Lists, str]:
-    """The champion's lists for the requests that the candidate replayed, and a description of its catalogue."""
-    if (champion.model_id, champion.revision) == (candidate.model_id, candidate.revision):
+    """The same of the anchor; no lists, and the reason, where a model that old cannot answer the requests any more."""
+    try:
+        return _replay_model(open_bundle(anchor), candidate, replayer, measured, folder)
+    except (IntegrityError, ServerError, UsageError) as error:
+        return {}, f"not replayed: {error.message} ({error.found})"
+
+
+def _replay_model(
+    model: Bundle, candidate: Bundle, replayer: RunningServer, measured: Measurements, folder: Path
+) -> tuple[Lists, str]:
+    """Another model's lists for the requests that the candidate replayed, and a description of its catalogue."""
+    if (model.model_id, model.revision) == (candidate.model_id, candidate.revision):
         return measured.lists, "the candidate's own"
     requests, config, progress = replayer.requests, replayer.config, replayer.progress
     with tempfile.TemporaryDirectory(prefix="rankline-", dir=folder.parents[1]) as scratch:
-        progress.phase("embedding the items with the champion")
-        rebuilt, catalogue = rebuild_champion(champion, candidate, Path(scratch), progress=progress)
-        progress.phase("replaying: champion")
+        progress.phase(f"embedding the items with the {folder.name}")
+        rebuilt, catalogue = rebuild_champion(model, candidate, Path(scratch), progress=progress)
+        progress.phase(f"replaying: {folder.name}")
         with measure.running(rebuilt, requests, folder, config, progress) as server:
             return server.recommend(), catalogue
 
@@ -192,7 +221,7 @@ def _details(candidate: Bundle, replayed: Replayed, scored: scores.Scores, confi
         "precision": config.precision,
         "train_end": candidate.manifest.train_end,
         "catalogue_revision": candidate.revision,
-        "champion_catalogue": replayed.champion_catalogue,
+        **{f"{name}_catalogue": replayed.catalogues.get(name, "") for name in (CHAMPION, *replayed.catalogues)},
         "lean_latency": replayed.measured.lean_latency.model_dump(),
         "differences": scores.differences(scored, config=config),
         "settings": config.model_dump(mode="json"),

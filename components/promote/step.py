@@ -20,11 +20,14 @@ from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import PromotionPolicy, Verdict
 from rankline.evaluation.report import Report, read_report, read_scores
+from rankline.gates.evidence import Evidence, read_evidence
+from rankline.gates.state import NIGHT, AnchorState, anchor_state
 from rankline.io.files import first_line, read_model
 from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
+from rankline.registry.anchor import anchor, warning
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import Champion, Event, Kind
+from rankline.registry.registry_state import ANCHORED, Champion, Event, Kind
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
@@ -70,7 +73,8 @@ def decide(
     report = _read_report_of(candidate, evaluation)
     policy = PromotionPolicy(**config.model_dump())
     models = ModelRegistry(repository)
-    champion_id = models.champion()
+    champion_id, history, evidence = models.champion(), models.history(), read_evidence(evaluation)
+    state = _state_of_nights(history, champion_id, report, evidence, metric=policy.primary)
     decided = decision.decide(
         report,
         read_scores(evaluation, policy.primary),
@@ -78,10 +82,12 @@ def decide(
         policy,
         champion_id=champion_id,
         champion_manifest=models.manifest(champion_id) if champion_id else None,
+        evidence=evidence,
+        state=state,
     )
     verdict.mkdir(parents=True, exist_ok=True)
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
-    (verdict / PAGE).write_text(verdict_page(decided, report))
+    (verdict / PAGE).write_text(verdict_page(decided, report, warning=warning(history)))
     outcome = Outcome.of_verdict(decided.outcome)
 
     if teacher and outcome.exit_code == EXIT_OK:  # it serves, or may come to
@@ -96,6 +102,8 @@ def decide(
             digests["verdict"] = models.add_evidence(verdict)
         for draft in _drafts(decided, report, digests, started_from):
             events += _append_once(models, draft, run_id=run_id)
+        for kind, why in decision.champion_findings(report, evidence, decided, past_gates=bool(warning(history))):
+            events.append(models.append(kind, champion_id, who=ACTOR, why=why, run_id=run_id))
     return {
         "outcome": decided.outcome,
         "model_id": decided.model_id,
@@ -103,8 +111,23 @@ def decide(
         "sentence": decided.sentence,
         "checks": len(decided.checks),
         "failures": [check.name for check in decided.failures],
+        "anchor": state.anchor,
         "events": [f"{event.n} {event.kind}" for event in events],
     }
+
+
+def _state_of_nights(
+    history: list[Event], champion_id: str, report: Report, evidence: Evidence, *, metric: str
+) -> AnchorState:
+    """What the evaluations of earlier nights say of this recipe's candidates, the champion and the anchor."""
+    return anchor_state(
+        history,
+        champion=champion_id,
+        model_id=report.model_id,
+        recipe=report.recipe,
+        metric=metric,
+        until=evidence.until,
+    )
 
 
 def promote(
@@ -166,7 +189,10 @@ def promote(
                 "promoted", candidate.model_id, decided.sentence, digests, details, expected_champion=decided.champion
             )
             event = _append(models, draft, run_id=run_id)
-    warning = models.relisted_warning(event.champion_before, event.model_id)
+        if decision.anchors(decided) and anchor(models.history()) != candidate.model_id:
+            why = f"proven to be better than anchor {decided.state.anchor if decided.state else ''}"
+            models.append(ANCHORED, candidate.model_id, who=ACTOR, why=why, run_id=run_id)
+    relisted = models.relisted_warning(event.champion_before, event.model_id)
     progress.phase("mirroring")
     promotion = Promotion(
         event,
@@ -182,7 +208,7 @@ def promote(
         "service": service,
         "online": watermark,
         "mlflow": _mirror(promotion, config, workspace, bucket),
-        **({"warning": warning} if warning else {}),
+        **({"warning": relisted} if relisted else {}),
     }
 
 
@@ -263,7 +289,13 @@ def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_f
     details: dict[str, Any] | None = {"began_from": started_from} if started_from else None
     drafts = [
         CandidateEvent("registered", decided.model_id, origin, details=details),
-        CandidateEvent("evaluated", decided.model_id, _score_summary(report, decided.policy), evaluation),
+        CandidateEvent(
+            "evaluated",
+            decided.model_id,
+            _score_summary(report, decided.policy),
+            evaluation,
+            {NIGHT: decided.night.model_dump(mode="json")} if decided.night else None,
+        ),
     ]
     if event := Outcome.of_verdict(decided.outcome).event:
         details = {"outcome": decided.outcome, "failures": [check.name for check in decided.failures]}

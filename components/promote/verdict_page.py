@@ -4,8 +4,8 @@ from rankline.evaluation.decision import Verdict
 from rankline.evaluation.report import Report
 
 
-def verdict_page(decided: Verdict, report: Report) -> str:
-    """The verdict as Markdown: the outcome, every check, and the systems side by side."""
+def verdict_page(decided: Verdict, report: Report, *, warning: str = "") -> str:
+    """The verdict as Markdown: the outcome, every check, the systems side by side; ``warning`` is of the champion."""
     primary = decided.policy.primary
     lines = [
         f"# {decided.outcome.replace('_', ' ').capitalize()}",
@@ -16,10 +16,12 @@ def verdict_page(decided: Verdict, report: Report) -> str:
         f"{report.requests} requests; champion {f'`{decided.champion}`' if decided.champion else '(none)'}.",
         "",
     ]
+    if warning:
+        lines += [f"**The champion was {warning}.**", ""]
     if decided.checks:
         lines += ["| | check | observed | required | |", "| --- | --- | --- | --- | --- |"]
         for check in decided.checks:
-            sign = "met" if check.passed else "**not met**"
+            sign = "met" if check.passed else "**not met**" if check.status == "fail" else f"**{check.status}**"
             observed = f"{check.observed:.4g}" if isinstance(check.observed, float) else check.observed
             observed = "(not measured)" if observed is None else observed
             lines.append(f"| {sign} | {check.name} | {observed} | {check.required} | {check.sentence} |")

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from pipelines.retention.resources import KINDS, Inventory, Kind, Resource
 from rankline.contracts import FrozenModel
+from rankline.registry.anchor import anchor
 from rankline.registry.registry_state import PROMOTING, Event
 from rankline.registry.removal import removal_event
 
@@ -106,13 +107,15 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def retained_models(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str, str]:
-    """Model -> why it is kept: it serves, one could roll back to it, it waits for a reviewer, or it is young."""
+    """Model -> why it is kept: it serves, is the anchor, may be rolled back to, waits for a reviewer, or is young."""
     events = list(history)
     retained: dict[str, str] = {}
     for event in reversed(events):
         new = event.kind in PROMOTING and event.model_id not in retained and len(retained) < keep.bundles
         if new and removal_event(events, event.model_id) is None:
             retained[event.model_id] = f"served before, among the last {keep.bundles}" if retained else SERVES
+    if model := anchor(events):
+        retained.setdefault(model, "it is the anchor: losses are measured against it")
     for model, why in _models_in_progress(events, keep, now).items():
         retained.setdefault(model, why)
     return retained

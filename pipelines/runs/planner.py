@@ -22,6 +22,7 @@ from pipelines.assets import packaged
 from pipelines.recipe import Recipe, run_context, step_settings
 from pipelines.steps import CACHED_TRAINING_STEPS, STEPS, component_module
 from rankline.contracts import FrozenModel
+from rankline.registry.anchor import anchor
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.lineage import LineageFacts
 from rankline.runtime.remote_cache import RemoteCache
@@ -105,6 +106,7 @@ class Planner:
             run=self.run_context,
             source=source,
             champion=self.champion,
+            anchor=anchor(ModelRegistry(self.run_context.repository, repair_cache=False).history()),
             encoder_missing=bool(self._missing_asset_of("finetune")),
         )
 

@@ -13,12 +13,19 @@ from datetime import datetime
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rankline.contracts import FrozenModel, Manifest
 from rankline.errors import StaleEvidence
-from rankline.evaluation import bootstrap
-from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
+from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Report
+from rankline.gates.budget import check_budget, proven
+from rankline.gates.check import Check
+from rankline.gates.clusters import Clustered
+from rankline.gates.evidence import Evidence
+from rankline.gates.nights import Night, measure_night
+from rankline.gates.policy import Gate, title
+from rankline.gates.rules import Resampling, blocks, gate_checks
+from rankline.gates.state import AnchorState
 from rankline.pod import advice
 
 VerdictLabel = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
@@ -71,7 +78,28 @@ class PromotionPolicy(FrozenModel):
         {}, description="Slice -> the largest share of the champion's mean that the candidate may lose there."
     )
     slice_min_requests: int = Field(
-        50, ge=1, description="Fewest requests of a slice in slice_drops; a smaller one passes."
+        50, ge=1, description="Fewest requests of a slice in slice_drops; a smaller one is insufficient data."
+    )
+    loss_budget: float | None = Field(
+        0.03,
+        gt=0,
+        lt=1,
+        description="Share of the anchor's mean that a candidate may be below it, proven over as many nights as it "
+        "takes; none compares with the champion alone, and quality may decay from one promotion to the next.",
+    )
+    loss_error: float = Field(
+        0.05, gt=0, lt=0.5, description="Probability that a promotion exceeds the loss budget, for all nights together."
+    )
+    anchor: Literal["best", "fixed"] = Field(
+        "best",
+        description="best moves the anchor to a champion that is proven better than it; fixed leaves that to "
+        "`rankline gates anchor`.",
+    )
+    trials: int = Field(
+        1, ge=1, description="Models that this one was chosen from on these requests, apart from those evaluated here."
+    )
+    gates: tuple[Gate, ...] = Field(
+        (), description="More gates: floors, ceilings, comparisons on all requests or on a slice (docs/gates.md)."
     )
     max_parity_difference: float = Field(
         1e-4, gt=0, description="Largest difference between the fp32 graphs and torch, as exported."
@@ -95,15 +123,13 @@ class PromotionPolicy(FrozenModel):
     resamples: int = Field(2000, ge=100, description="Resamples of the bootstrap.")
     seed: int = Field(0, description="Seed of the bootstrap.")
 
-
-class Check(FrozenModel):
-    """One rule with its observed and required values."""
-
-    name: str
-    passed: bool
-    observed: float | int | str | None = Field(description="none: it was not measured")
-    required: str
-    sentence: str
+    @field_validator("gates")
+    @classmethod
+    def _one_name_each(cls, gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
+        names = [title(gate) for gate in gates]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two gates are named {twice[0]!r}: give one of them a name of its own")
+        return gates
 
 
 class Verdict(FrozenModel):
@@ -115,6 +141,8 @@ class Verdict(FrozenModel):
     sentence: str
     checks: list[Check] = Field(default=[], description="every rule of the policy, met or not")
     policy: PromotionPolicy
+    state: AnchorState | None = Field(default=None, description="the anchor, and what earlier nights said of it")
+    night: Night | None = Field(default=None, description="what this night's new requests say of it")
 
     @property
     def failures(self) -> list[Check]:
@@ -130,16 +158,23 @@ def decide(
     *,
     champion_id: str,
     champion_manifest: Manifest | None = None,
+    evidence: Evidence | None = None,
+    state: AnchorState | None = None,
 ) -> Verdict:
     """The verdict on a candidate.
 
     ``scores`` are the policy's primary metric: system -> request id -> score. Systems are compared on the same
-    requests, matched by id. ``manifest`` is the candidate's, ``champion_id`` is empty without a champion.
+    requests, matched by id. ``manifest`` is the candidate's, ``champion_id`` is empty without a champion. The gates and
+    the clusters need the ``evidence``, the loss budget also the ``state`` that earlier nights left.
 
     Raises:
+        UsageError: a gate names what the report does not have.
         StaleEvidence: the candidate was measured beside a model that is no longer the champion.
     """
-    verdict = functools.partial(Verdict, model_id=report.model_id, champion=champion_id, policy=policy)
+    night = tonight(report, evidence, state, policy, champion_id) if evidence and state else None
+    verdict = functools.partial(
+        Verdict, model_id=report.model_id, champion=champion_id, policy=policy, state=state, night=night
+    )
     if report.model_id == champion_id:
         sentence = f"Model {champion_id} already serves; there is nothing to decide."
         return verdict(outcome="already_serving", sentence=sentence)
@@ -161,18 +196,24 @@ def decide(
         enough,
         *_per_request_scores(report, scores, policy),
         *_floors(report, policy),
-        *_baselines(scores, policy),
-        *_against_champion(report, scores, policy, champion_id),
+        *_baselines(scores, policy, evidence),
+        *_against_champion(report, scores, policy, champion_id, evidence),
+        *_loss_budget(report, policy, state, night),
         *_data_window(manifest, champion_manifest, policy, champion_id),
         *_slices(report, policy, champion_id),
         *_parity(report, manifest, policy),
         *_costs(report, policy),
+        *(gate_checks(policy.gates, report, evidence, _resampling(policy)) if evidence and policy.gates else ()),
     ]
     if not enough.passed:
         return verdict(outcome="insufficient_data", sentence=enough.sentence, checks=checks)
-    if failures := [check for check in checks if not check.passed]:
-        return verdict(outcome="refused", sentence=" ".join(check.sentence for check in failures), checks=checks)
-    sentence = f"All {len(checks)} checks are met"
+    if blocking := [check for check in checks if blocks(check, policy.gates)]:
+        failed = any(check.status == "fail" for check in blocking)
+        sentence = " ".join(check.sentence for check in blocking)
+        return verdict(outcome="refused" if failed else "insufficient_data", sentence=sentence, checks=checks)
+    unmet = sum(not check.passed for check in checks)
+    sentence = f"All {len(checks)} checks are met" if not unmet else f"{len(checks) - unmet} checks are met and "
+    sentence += f"{unmet} lack data, which the policy allows" if unmet else ""
     if policy.mode == "review":
         return verdict(outcome="pending", sentence=f"{sentence}; the policy requires a review.", checks=checks)
     return verdict(outcome="promote", sentence=f"{sentence}.", checks=checks)
@@ -211,12 +252,14 @@ def _floors(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
         yield _at_most(f"ceiling {metric}", report.metric(CANDIDATE, metric), ceiling, metric)
 
 
-def _baselines(scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
+def _baselines(scores: Scores, policy: PromotionPolicy, evidence: Evidence | None) -> Iterator[Check]:
     for system in policy.must_beat:
-        yield _paired_interval(f"beats {system}", scores, system, 0.0, policy, strict=True)
+        yield _paired_interval(f"beats {system}", scores, system, 0.0, policy, evidence, strict=True)
 
 
-def _against_champion(report: Report, scores: Scores, policy: PromotionPolicy, champion_id: str) -> Iterator[Check]:
+def _against_champion(
+    report: Report, scores: Scores, policy: PromotionPolicy, champion_id: str, evidence: Evidence | None
+) -> Iterator[Check]:
     if not champion_id:
         yield Check(
             name="champion", passed=True, observed="none", required="none", sentence="There is no champion yet."
@@ -226,9 +269,66 @@ def _against_champion(report: Report, scores: Scores, policy: PromotionPolicy, c
     margin = policy.margin
     if policy.margin_kind == "relative":
         margin *= champion if champion is not None else math.nan
-    yield _paired_interval("not worse than the champion", scores, CHAMPION, -margin, policy)
+    yield _paired_interval("not worse than the champion", scores, CHAMPION, -margin, policy, evidence)
     if policy.superior:
-        yield _paired_interval("better than the champion", scores, CHAMPION, 0.0, policy, strict=True)
+        yield _paired_interval("better than the champion", scores, CHAMPION, 0.0, policy, evidence, strict=True)
+
+
+def tonight(
+    report: Report, evidence: Evidence, state: AnchorState, policy: PromotionPolicy, champion_id: str
+) -> Night | None:
+    """What this night's new requests say of candidate, champion and anchor; None if they say too little."""
+    if not champion_id or not state.anchor:
+        return None
+    alias = {champion_id: CHAMPION, report.model_id: CANDIDATE, report.anchor: ANCHOR}
+    if state.anchor not in alias:
+        return None
+    names = {"model_id": report.model_id, "champion": champion_id, "anchor": state.anchor, "recipe": report.recipe}
+    systems = (CANDIDATE, CHAMPION, alias[state.anchor])
+    return measure_night(evidence, since=state.since, metric=policy.primary, systems=systems, **names)
+
+
+def champion_findings(
+    report: Report, evidence: Evidence, decided: Verdict, *, past_gates: bool
+) -> Iterator[tuple[Literal["anchored", "confirmed"], str]]:
+    """What the nights so far prove of the champion: (the event that follows, why).
+
+    It becomes the anchor where it is better than the present one, and is confirmed where it was promoted past the gates
+    and is within the loss budget.
+    """
+    policy, state = decided.policy, decided.state
+    if state is None or state.anchor in ("", decided.champion) or policy.loss_budget is None:
+        return
+    night = tonight(
+        report, evidence, state.model_copy(update={"since": state.champion_since}), policy, decided.champion
+    )
+    pool = state.champion_before.plus(night) if night else state.champion_before
+    over = f"over {pool.nights} nights and {pool.requests} requests"
+    if past_gates and proven(pool, (0.0, 1.0, policy.loss_budget - 1.0), alpha=policy.loss_error):
+        yield "confirmed", f"proven to be within {policy.loss_budget:.1%} of anchor {state.anchor} {over}"
+    if policy.anchor == "best" and proven(pool, (0.0, 1.0, -1.0), alpha=policy.loss_error):
+        yield "anchored", f"proven to be better than anchor {state.anchor} {over}"
+
+
+def anchors(decided: Verdict) -> bool:
+    """Whether the candidate becomes the anchor with its promotion: it is proven to be better than the present one."""
+    policy, state, night = decided.policy, decided.state, decided.night
+    if state is None or night is None or policy.loss_budget is None or policy.anchor != "best":
+        return False
+    return proven(state.before.plus(night), (1.0, 0.0, -1.0), alpha=policy.loss_error)
+
+
+def _loss_budget(
+    report: Report, policy: PromotionPolicy, state: AnchorState | None, night: Night | None
+) -> Iterator[Check]:
+    if policy.loss_budget is None or state is None or not state.anchor:
+        return
+    missing = ""
+    if night is None and state.anchor not in (report.champion, report.anchor, report.model_id):
+        why = report.details.get("anchor_catalogue") or "evaluated beside another anchor, or by an earlier version"
+        missing = f"The evaluation has no scores of anchor {state.anchor}: {why}."
+    error = policy.loss_error
+    yield check_budget(night, state, budget=policy.loss_budget, alpha=error, trials=policy.trials, missing=missing)
 
 
 def _data_window(
@@ -278,7 +378,7 @@ def _slices(report: Report, policy: PromotionPolicy, champion_id: str) -> Iterat
             continue
         if slice_scores.requests < policy.slice_min_requests:
             sentence = f"Slice {name} has {slice_scores.requests} requests, too few to compare."
-            yield Check(name=check, passed=True, observed="too small", required=required, sentence=sentence)
+            yield Check.of(check, "insufficient data", sentence, required=required, observed="too small")
             continue
         candidate_mean = slice_scores.systems.get(CANDIDATE, {}).get(policy.primary)
         champion_mean = slice_scores.systems.get(CHAMPION, {}).get(policy.primary) if champion_id else 0.0
@@ -335,8 +435,19 @@ def _costs(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
 # -- one comparison ----------------------------------------------------------------------------------------
 
 
+def _resampling(policy: PromotionPolicy) -> Resampling:
+    return Resampling(policy.resamples, policy.confidence, policy.seed)
+
+
 def _paired_interval(
-    name: str, scores: Scores, system: str, lower_bound: float, policy: PromotionPolicy, *, strict: bool = False
+    name: str,
+    scores: Scores,
+    system: str,
+    lower_bound: float,
+    policy: PromotionPolicy,
+    evidence: Evidence | None,
+    *,
+    strict: bool = False,
 ) -> Check:
     """The paired interval of candidate minus ``system`` is at or above ``lower_bound``, or strictly above it."""
     required = f"interval {'above' if strict else 'from'} {_format_number(lower_bound)}"
@@ -347,23 +458,22 @@ def _paired_interval(
             name, required, f"{system} has scores for {shared} of the candidate's {len(candidate_scores)} requests."
         )
     requests = sorted(candidate_scores)
-    interval = bootstrap.paired(
-        np.array([candidate_scores[r] for r in requests]),
-        np.array([system_scores[r] for r in requests]),
-        resamples=policy.resamples,
-        confidence=policy.confidence,
-        seed=policy.seed,
-    )
-    if not (_is_finite(interval.low) and _is_finite(lower_bound)):
+    values_RS = np.array([(candidate_scores[r], system_scores[r]) for r in requests])
+    if not (np.isfinite(values_RS).all() and _is_finite(lower_bound)):
         return _missing(name, required, f"Some scores of the candidate or of {system} are not numbers.")
-    passed = interval.low > lower_bound if strict else interval.low >= lower_bound
+    cluster_of = evidence.cluster_of if evidence else {}
+    pairs = Clustered.of(values_RS, [cluster_of.get(r, r) for r in requests])
+    if len(pairs.counts_C) < 2:
+        return _missing(name, required, "All requests are those of one user or query.")
+    (effect,) = pairs.effects([(1.0, -1.0)], resamples=policy.resamples, confidence=policy.confidence, seed=policy.seed)
     return Check(
         name=name,
-        passed=passed,
-        observed=interval.low,
+        passed=effect.low > lower_bound if strict else effect.low >= lower_bound,
+        observed=effect.low,
         required=required,
-        sentence=f"Candidate minus {system} is {interval.mean:+.4f} {policy.primary} "
-        f"[{interval.low:+.4f}, {interval.high:+.4f}]; the interval must be {required.removeprefix('interval ')}.",
+        sentence=f"Candidate minus {system} is {effect.mean:+.4f} {policy.primary} "
+        f"[{effect.low:+.4f}, {effect.high:+.4f}]; the interval must be {required.removeprefix('interval ')}.",
+        effect=effect,
     )
 
 

@@ -2,6 +2,7 @@
 
     report.json          a Report: every system's scores, slices, latency, parity, size
     per_request.parquet  request_id, system, and one column per metric: the same requests for every system
+    requests.parquet     request_id, cluster (whose requests are alike: the user, or the query), at (unix seconds)
 
 A number that was not measured is null, and fails its check.
 """
@@ -18,9 +19,9 @@ from rankline.contracts import FrozenModel
 from rankline.errors import IntegrityError, UsageError
 
 REPORT = "report.json"
-PER_REQUEST = "per_request.parquet"
+PER_REQUEST, REQUESTS, SLICES = "per_request.parquet", "requests.parquet", "slices.parquet"
 
-CANDIDATE, CHAMPION = "candidate", "champion"  # systems; the others are baselines
+CANDIDATE, CHAMPION, ANCHOR = "candidate", "champion", "anchor"  # systems; the others are baselines
 
 
 class Estimate(FrozenModel):
@@ -50,6 +51,7 @@ class Latency(FrozenModel):
     p95_ms: float | None = None
     p99_ms: float | None = None
     throughput_rps: float | None = None
+    provider: str | None = Field(default=None, description="where the graphs ran: cpu or cuda")
 
 
 class ServedParity(FrozenModel):
@@ -101,6 +103,7 @@ class Report(FrozenModel):
     recipe: str
     run_id: str
     champion: str = Field(default="", description="the model id of the champion it was compared with; empty for none")
+    anchor: str = Field(default="", description="the model id of the system `anchor`; empty for none, or the champion")
     requests: int
     systems: dict[str, SystemScores]
     slices: dict[str, SliceScores] = Field(default={}, description="new items, head and tail, categories…")

@@ -26,6 +26,8 @@ Kind = Literal[
     "items_hidden",
     "items_shown",
     "removed",
+    "anchored",
+    "confirmed",
 ]
 # kinds that change the champion
 PROMOTING = ("promoted", "rolled_back")
@@ -37,6 +39,10 @@ SHOWING: Final = "items_shown"
 TAKEDOWNS = (HIDING, SHOWING)
 # a model, or one catalogue revision of it, is removed
 REMOVED: Final = "removed"
+# a model becomes the one that losses are measured against
+ANCHORED: Final = "anchored"
+# the gates pass a champion that was promoted past them
+CONFIRMED: Final = "confirmed"
 
 
 class Event(FrozenModel):

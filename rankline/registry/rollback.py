@@ -97,11 +97,11 @@ def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: 
             hint="`rankline history` lists every promotion",
         )
     (chosen,) = matches
-    _refuse_missing_features(models.manifest(chosen).features.service, workspace)
+    refuse_missing_features(models.manifest(chosen).features.service, workspace)
     return models.append("rolled_back", chosen, who=who, why=why, expected_champion=serving)
 
 
-def _refuse_missing_features(service: str, workspace: Path) -> None:
+def refuse_missing_features(service: str, workspace: Path) -> None:
     """Refuse if this workspace has online feature stores but none for the model's feature service."""
     online = workspace / "online"
     if online.is_dir() and not (online / service / "feature_store.yaml").is_file():

@@ -24,4 +24,5 @@ class LineageFacts:
     data: Any = UNKNOWN  # digest of the tables that ingest writes
     model_id: Any = UNKNOWN  # of the bundle that export writes
     champion: str = ""  # empty: none serves
+    anchor: str = ""  # the model that losses are measured against
     encoder_missing: bool = False  # it is not downloaded yet

@@ -48,6 +48,14 @@ class Server:
         payload: dict[str, Any] = json.loads(response.content)
         return payload
 
+    def provider(self) -> str | None:
+        """Where its graphs run, `cpu` or `cuda`; None if it does not say."""
+        try:
+            provider = self.http.get("/readyz").json().get("provider")
+        except (httpx.HTTPError, ValueError):
+            return None
+        return str(provider) if provider else None
+
     def memory_bytes(self) -> int | None:
         """The resident memory of the process; None once it has ended."""
         try:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from components.evaluate import baselines, champion_for, measure, replay
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.lineage import lineage
 from components.evaluate.replay import ReplayRequest
 from components.evaluate.step import evaluate
 from rankline.contracts import FrozenState, History
@@ -22,7 +23,9 @@ from rankline.evaluation.report import CANDIDATE, CHAMPION, read_report, read_sc
 from rankline.features import transforms
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import open_bundle, read_catalogue
+from rankline.runtime.lineage import LineageFacts
 from rankline.runtime.progress import Progress
+from rankline.runtime.run_context import RunContext
 from rankline.runtime.server_process import serving
 from tests.serving import embedding_bundle
 from tests.serving.embedding_bundle import make_embedding_bundle, without_embedding
@@ -416,6 +419,47 @@ def test_a_champion_that_is_the_candidate_is_not_served_twice(world, tmp_path):
     assert [path.name for path in (tmp_path / "report" / "servers").iterdir()] == ["candidate"]
     # the student left no logits: what was not measured is null and no zero
     assert read_report(tmp_path / "report").parity.served_max_abs_difference is None
+
+
+def test_whose_request_each_is_and_when_and_where_it_was_timed_are_recorded(evaluated, world):
+    rows = parquet.read_table(evaluated[1] / "requests.parquet").to_pylist()
+    asked = {row["request_id"]: row for row in parquet.read_table(world / "features" / "requests.parquet").to_pylist()}
+    assert {row["request_id"] for row in rows} == set(asked)
+    assert all(row["cluster"] == f"user {asked[row['request_id']]['user_id']}" for row in rows)
+    assert all(row["at"] == asked[row["request_id"]]["at"] for row in rows)
+    assert read_report(evaluated[1]).latency.provider == "cpu"
+
+
+def test_an_anchor_is_scored_on_the_same_requests_and_one_that_cannot_answer_is_left_out(world, tmp_path):
+    few = CONFIG.model_copy(update={"max_requests": 7})
+    make_bundle(tmp_path / "anchor", items=ITEMS, seed=2)
+    inputs = {"champion": world / "champion", "anchor": tmp_path / "anchor", "config": few}
+    step(world, tmp_path / "report", **inputs)
+    report, scores = read_report(tmp_path / "report"), read_scores(tmp_path / "report", "ndcg@10")
+    assert report.anchor == open_bundle(tmp_path / "anchor").model_id
+    assert set(scores["anchor"]) == set(scores["champion"]) == set(scores["candidate"])
+
+    (tmp_path / "anchor" / "scorer.onnx").write_bytes(b"?")
+    step(world, tmp_path / "without", **inputs)
+    report = read_report(tmp_path / "without")
+    assert (report.anchor, "anchor" in report.systems, "champion" in report.systems) == ("", False, True)
+    assert report.details["anchor_catalogue"].startswith("not replayed: ")
+
+
+@pytest.mark.parametrize(
+    ("champion", "anchor", "key"),
+    [
+        ("", "", {"champion": ""}),
+        ("c", "c", {"champion": "c"}),  # as before there was an anchor, so that what is cached is reused
+        ("c", "a", {"champion": "c", "anchor": "a"}),
+        ("c", "m", {"champion": "c"}),
+        ("m", "a", {"champion": ""}),
+        ("c", "", {"champion": "c"}),
+    ],
+)
+def test_an_anchor_of_its_own_is_part_of_what_an_evaluation_depends_on(tmp_path, champion, anchor, key):
+    facts = LineageFacts(run=RunContext(tmp_path, "run"), model_id="m", champion=champion, anchor=anchor)
+    assert lineage(CONFIG, facts) == key
 
 
 def test_the_sample_is_seeded_and_an_empty_split_is_refused(world):

@@ -112,9 +112,18 @@ def test_every_setting_a_page_changes_exists() -> None:
     for page in PAGES:
         for line in typed(page.read_text(), "rankline"):
             settings = re.findall(r"--set[ =]'?([a-z_.]+=[^ '…]+)(?=[ ']|$)", line)
-            named("movielens", settings)
+            named("movielens", [setting for setting in settings if "=@" not in setting])  # no file of the reader's
             checked += len(settings)
     assert checked > 10
+
+
+def test_the_policy_file_of_the_page_is_one(tmp_path: Path) -> None:
+    from pipelines.recipes import named
+
+    block = next(each for each in FENCED.findall((ROOT / "docs/gates.md").read_text()) if each.startswith("# policy"))
+    (tmp_path / "policy.toml").write_text(block)
+    decide = named("movielens", [f"decide=@{tmp_path / 'policy.toml'}"]).decide
+    assert [gate.kind for gate in decide.gates] == ["ceiling", "floor", "not_worse", "better"]
 
 
 @pytest.mark.parametrize(

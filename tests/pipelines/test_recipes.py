@@ -301,6 +301,51 @@ def test_a_map_names_the_columns_of_labels_and_the_tables_beside_a_file(tmp_path
     assert named("interactions", source="/data/shop.json", map=str(path)).ingest.source == "/data/shop.json"
 
 
+POLICY = """
+margin = 0.05
+floors = { "hr@10" = 0.2 }
+[[gates]]
+kind = "ceiling"
+metric = "latency.p99_ms"
+at_most = 40
+"""
+
+
+def test_a_policy_file_replaces_the_settings_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text(POLICY)
+    before = named("movielens").decide
+    decide = named("movielens", [f"decide=@{tmp_path / 'policy.toml'}", "decide.margin=0.06"]).decide
+    assert (decide.margin, decide.floors, decide.gates[0].kind) == (0.06, {"hr@10": 0.2}, "ceiling")
+    assert (decide.must_beat, decide.min_requests) == (before.must_beat, before.min_requests)
+    (tmp_path / "policy.json").write_text('{"margin": 0.07}')
+    assert named("movielens", [f"decide=@{tmp_path / 'policy.json'}"]).decide.margin == 0.07
+
+
+def test_gates_survive_json_as_the_components_get_them(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text(POLICY)
+    recipe = named("movielens", [f"decide=@{tmp_path / 'policy.toml'}"])
+    sent = json.loads(json.dumps(step_settings(recipe, "/w")["decide"]), parse_int=float)  # as Kubeflow does
+    assert type(recipe.decide)(**sent) == recipe.decide
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "cannot be read"),
+        ("margin = ", "cannot be read"),
+        ("margn = 0.1", "margn"),
+        ('[[gates]]\nkind = "roof"\nmetric = "x"', "gates"),
+        ('[[gates]]\nkind = "floor"\nmetric = "x"', "at_least"),
+        ('[[gates]]\nkind = "floor"\nmetric = "x"\nat_least = 1\n' * 2, "two gates are named"),
+    ],
+)
+def test_a_policy_file_that_is_none_is_refused(tmp_path: Path, text: str | None, problem: str) -> None:
+    if text is not None:
+        (tmp_path / "policy.toml").write_text(text)
+    with pytest.raises(UsageError, match=problem):
+        named("movielens", [f"decide=@{tmp_path / 'policy.toml'}"])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "matches"),
     [

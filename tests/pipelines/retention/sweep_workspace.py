@@ -96,11 +96,12 @@ def add_firing(workspace: Path, day: int, *, exit_code: int | None = 0, run: str
 
 
 def make(workspace: Path, *, models: int = 4, runs: int = 4) -> list[str]:
-    """The world; the ids of its models, the last of which serves. Everything in it is old but the events."""
+    """The world; the ids of its models: the last but one serves and is the anchor. All but the events is old."""
     scratch = workspace.with_name(f"{workspace.name}-scratch")
     scratch.mkdir(parents=True)
     retained = ModelRegistry(workspace / "repository")
     ids = [add_model(retained, scratch, number).model_id for number in range(1, models + 1)]
+    retained.append("anchored", ids[-1], who="t", why="so that the first one may go")
     ids.append(add_model(retained, scratch, models + 1, promoted=False).model_id)
     for number in range(1, runs + 1):
         add_run(workspace, number)

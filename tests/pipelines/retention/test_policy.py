@@ -46,12 +46,29 @@ def promoted(*models: str) -> tuple[Event, ...]:
 
 def test_the_champion_and_those_before_it_stay_and_older_ones_go() -> None:
     result = retained_models(promoted("a", "b", "c", "d"), Keep(bundles=2), now=NOW)
-    assert result == {"d": "it serves", "c": "served before, among the last 2"}
+    assert list(result.items()) == [
+        ("d", "it serves"),
+        ("c", "served before, among the last 2"),
+        ("a", "it is the anchor: losses are measured against it"),
+    ]
+
+
+def test_the_anchor_stays_however_long_ago_it_served_and_goes_once_another_takes_its_place() -> None:
+    events = promoted(*"abcdef")
+    assert "a" in retained_models(events, Keep(bundles=2), now=NOW)
+    moved = history(*((event.kind, event.model_id) for event in events), ("anchored", "c"))
+    retained = retained_models(moved, Keep(bundles=2), now=NOW)
+    assert ("c" in retained, "a" in retained, "b" in retained) == (True, False, False)
+
+
+def test_an_anchor_that_an_earlier_version_removed_is_none_and_the_next_champion_takes_its_place() -> None:
+    events = history(*((kind, model) for model in "abcde" for kind in ("registered", "promoted")), ("removed", "a"))
+    assert set(retained_models(events, Keep(bundles=2), now=NOW)) == {"e", "d", "b"}
 
 
 def test_a_rollback_counts_as_serving_and_each_model_counts_once() -> None:
     events = history(("promoted", "a"), ("promoted", "b"), ("promoted", "c"), ("rolled_back", "b"))
-    assert list(retained_models(events, Keep(bundles=2), now=NOW)) == ["b", "c"]
+    assert list(retained_models(events, Keep(bundles=2), now=NOW)) == ["b", "c", "a"]  # a is the anchor
     assert list(retained_models(events, Keep(bundles=3), now=NOW)) == ["b", "c", "a"]
 
 

@@ -376,6 +376,7 @@ def in_bucket(url: str, tmp_path: Path) -> None:
     models = ModelRegistry(url)
     (tmp_path / "w").mkdir()
     ids = [add_model(models, tmp_path, number).model_id for number in (1, 2, 3)]
+    models.append("anchored", ids[-1], who="t", why="so that the first one may go")
     refused = add_model(models, tmp_path, 4, promoted=False).model_id
     plan = plan_sweep(tmp_path / "w", KEEP, repository=url)
     assert gone(plan)["bundle"] == sorted([ids[0], refused])

@@ -166,7 +166,7 @@ CASES = [
     ),
     ("slice within its drop", BETTER, {"slice_drops": {"new items": 0.05}}, {}, "promote", []),
     ("slice drop", BETTER, {"slice_drops": {"new items": 0.01}}, {}, "refused", ["slice new items"]),
-    ("slice too small to judge", BETTER, {"slice_drops": {"tiny": 0.01}}, {}, "promote", []),
+    ("slice too small to judge", BETTER, {"slice_drops": {"tiny": 0.01}}, {}, "insufficient_data", ["slice tiny"]),
     (
         "slice that is not there",
         BETTER,

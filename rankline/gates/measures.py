@@ -1,0 +1,60 @@
+"""The numbers of a report by name, so that a policy can name every one of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rankline.errors import UsageError
+from rankline.evaluation.report import CANDIDATE, Report
+
+_NEAR = 5
+
+
+def measures(report: Report) -> dict[str, float | None]:
+    """Name -> value, None where it was not measured.
+
+    The candidate's metrics have their own names (ndcg@10, coverage@10), those of other systems and of slices are
+    prefixed (popularity.ndcg@10, item: new.ndcg@10), and everything else is named by its place (latency.p95_ms).
+    """
+    named: dict[str, float | None] = {}
+    for system, scored in report.systems.items():
+        prefix = "" if system == CANDIDATE else f"{system}."
+        named |= {f"{prefix}{metric}": estimate.mean for metric, estimate in scored.metrics.items()}
+        named |= {f"{prefix}{name}": value for name, value in scored.lists.items()}
+    for name, part in report.slices.items():
+        for system, by_metric in part.systems.items():
+            prefix = f"{name}." if system == CANDIDATE else f"{name}.{system}."
+            named |= {f"{prefix}{metric}": value for metric, value in by_metric.items()}
+    rest = report.model_dump(exclude={"systems", "slices"})
+    rest["details"].pop("settings", None)
+    return named | dict(_leaves(rest, ""))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, float | None]]:
+    """The numbers within a value, and what was not measured, by their place."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        yield path, None if value is None else float(value)
+
+
+def refuse_unknown(name: str, known: Iterable[str], *, what: str, gate: str) -> None:
+    """Refuse a name that the report does not have.
+
+    Raises:
+        UsageError: the name is not known; with the names that are like it.
+    """
+    names = sorted(known)
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=_NEAR, cutoff=0.4)
+    raise UsageError(
+        f"the report has no {what} {name!r}",
+        expected=f"one of {', '.join(near or names[:20])}",
+        found=name,
+        where=f"gate {gate!r} of decide.gates",
+        hint=f"did you mean {near[0]!r}?" if near else "report.json of the step evaluate has every name",
+    )
