@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,7 @@ class LabelTrainer(Trainer[Ints]):
         self.use_bias = config.position_bias and bool((data.positions_N > 0).any())
         self.device = next(model.parameters()).device
         self.bias.to(self.device)
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(model.parameters())},
             {"params": list(self.bias.parameters()), "weight_decay": 0.0, "peak": 10 * config.label_learning_rate},
         ]
@@ -141,7 +142,8 @@ def train(
         labels=len(data.labels),
     )
     sample = np.random.default_rng(config.seed).permutation(rows)[:SAMPLED_ROWS]
-    model.fit_standardize(*data.batch(sample, catalogue), data.left_out)
+    left_BD, items_BCD, features_BCF = data.batch(sample, catalogue)
+    model.fit_standardize(left_BD, items_BCD, features_BCF, data.left_out)
     trainer = LabelTrainer(model.to(device), data, rows, catalogue, config)
     settings = FitSettings(
         epochs=round(config.label_epochs * len(data.items_N) / len(rows)),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.distill.candidate_table import CandidateDrawer, CandidateTable
 from components.distill.config import DistillConfig
@@ -216,7 +216,7 @@ def target_positions(table: CandidateTable) -> list[Ints]:
 
 
 @torch.no_grad()
-def logits(table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> list[Floats]:
+def logits(table: CandidateTable, scorer: nn.Module, catalogue: Catalogue) -> list[Floats]:
     """[N, H] torch's logits for each request's candidates."""
     out = []
     for r in range(len(table.rows)):
