@@ -91,7 +91,7 @@ def test_an_exposure_is_of_the_split_of_its_last_event_and_knows_nothing_of_itse
     }
     assert {rating for row in [*requests, *shown] for rating in row["target_ratings"]} == {4.5}  # on their own scale
     held_out = [row for row in requests if row["split"] != "train"]
-    first = {}
+    first: dict[tuple[str, str], str] = {}
     for row in sorted(shown, key=lambda row: row["at"]):
         for item in row["targets"]:
             first.setdefault((row["user_id"], item), row["split"])
