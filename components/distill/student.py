@@ -31,10 +31,11 @@ from components.distill.scorer import ScorerInputs
 from components.distill.towers import Towers
 from components.distill.towers_trainer import TowersInputs
 from rankline.evaluation.snapshot_requests import read_exposures, read_snapshot_requests
-from rankline.features import candidate_sources
+from rankline.features import candidate_sources, label_values
 from rankline.features.bm25 import Bm25
 from rankline.features.label_values import liked_from
 from rankline.features.profile import ProfileEncoder, ProfileFields
+from rankline.features.rating_scale import history_scale
 from rankline.labels import Label
 from rankline.model.networks import HEADS, LabelHeads, Scorer, TextEncoder
 from rankline.model.order import RANK
@@ -107,7 +108,8 @@ def train_student(
         policy = policy.model_copy(update={"heads": heads.policies})
         calibrated |= {"heads": heads.reached}
 
-    policy = policy.model_copy(update={"order": config.order})
+    scale = history_scale(label_values.declared_labels(data.summary))
+    policy = policy.model_copy(update={"order": config.order, "rating_scale": scale})
 
     _save(student, towers, trained_scorer, heads.model if heads else None, drawer.catalogue, teacher)
     if heads:

@@ -59,9 +59,14 @@ class ServingPolicy(FrozenModel):
     abstain_below: float = Field(0.0, ge=0, le=1, description="abstain if the best item is less probable than this")
     heads: dict[str, HeadPolicy] = Field({}, description="label -> how its head is served; empty without labels")
     order: str = Field("", description="expression that items are sorted by; empty for the first head")
+    rating_scale: tuple[float, float] | None = Field(
+        None, description="scale of the ratings that a request's history brings; none if it is 1 to 5"
+    )
 
     @model_serializer(mode="wrap")
     def _without_absent_heads(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A model without labels keeps the bytes, and so the id, that it had before there were heads per label."""
         values: dict[str, Any] = serialize(self)
-        return {name: value for name, value in values.items() if value or name not in ("heads", "order")}
+        return {
+            name: value for name, value in values.items() if value or name not in ("heads", "order", "rating_scale")
+        }

@@ -10,7 +10,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from rankline.contracts import FrozenState
+from rankline.contracts import FrozenState, History
+from rankline.features.rating_scale import to_stars
 from serving.api.schemas import (
     ErrorResponse,
     ItemsResponse,
@@ -97,12 +98,20 @@ def _look_up(
         state = payload.frozen
     else:
         at = time.time() if payload.at is None else payload.at
-        context, time_zone = read_context(payload.context or {}, services_of(request).models.engine.fields)
+        engine = services_of(request).models.engine
+        context, time_zone = read_context(payload.context or {}, engine.fields)
+        history = payload.history and _with_stars(payload.history, engine)
         state, known_user, degraded = services_of(request).features.look_up(
-            payload.user_id, at=at, history=payload.history, seen=payload.seen
+            payload.user_id, at=at, history=history, seen=payload.seen
         )
         state = state.model_copy(update={"context": context, "time_zone": time_zone or state.time_zone})
     return state if exclude_seen else state.model_copy(update={"seen": []}), known_user, degraded
+
+
+def _with_stars(history: History, engine: Engine) -> History:
+    """A history whose ratings are on the scale that the model reads, as those of the store are."""
+    ratings = to_stars(history.ratings, engine.rating_scale).tolist()
+    return history.model_copy(update={"ratings": ratings})
 
 
 def _max_turns(engine: Engine) -> int:

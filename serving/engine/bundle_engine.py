@@ -97,7 +97,7 @@ class BundleEngine:
             shared = ModelGraphs.load(bundle, precision, provider=provider, threads=threads)
         self.graphs: ModelGraphs = shared
         self._profiles = ProfileReader(bundle.profile_encoder, shared)
-        self.fields = self._profiles.encoder.fields
+        self.fields, self.rating_scale = self._profiles.encoder.fields, bundle.policy.rating_scale
         self._order = ServedOrder(bundle.policy, manifest.heads)
         catalogue, self._items = read_catalogue(bundle, precision, numbers=self._order.item_numbers)
         self._order.read_numbers(self._items)

@@ -81,6 +81,7 @@ class Engine(Protocol):
     info: EngineInfo
     item_ids: Sequence[str]
     fields: ProfileFields
+    rating_scale: tuple[float, float] | None  # of the ratings that a request brings
 
     def hide(self, items: Collection[str]) -> None:
         """Leave exactly these items out of every response from now on."""

@@ -20,6 +20,7 @@ import pytest
 
 from rankline.contracts import FrozenState
 from rankline.model.bundle import Bundle
+from rankline.model.policy import ServingPolicy
 from rankline.registry.model_registry import ModelRegistry
 from serving.engine import BundleEngine, EngineRequest, run_request
 from tests.cli.in_process import rankline
@@ -40,6 +41,25 @@ def refused(*arguments: str) -> tuple[int, str]:
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
     return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("scale", "given", "stars"),
+    [((1, 10), [10.0, 5.5], [5.0, 3.0]), ((0, 100), [50.0, 0.0], [3.0, 0.0]), ((0.5, 5), [0.5, 5.0], [1.0, 5.0])],
+)
+def test_ratings_that_a_request_brings_are_on_the_scale_of_the_data(
+    tmp_path: Path, scale: tuple[float, float], given: list[float], stars: list[float]
+) -> None:
+    def scores(policy: ServingPolicy, name: str, ratings: list[float]) -> list[float]:
+        bundle = make_bundle(tmp_path / name, policy=policy)
+        with running(tmp_path, "--bundle", str(bundle.folder)) as server:
+            history = {"item_ids": ["i1", "i2"], "times": [1.0, 2.0], "ratings": ratings}
+            reply = server.client.post("/v1/recommend", json={"history": history, "k": 20, "at": 9.0}).json()
+        return [item["score"] for item in reply["items"]]
+
+    expected = scores(ServingPolicy(), "stars", stars)
+    assert scores(ServingPolicy(rating_scale=scale), "scaled", given) == pytest.approx(expected)
+    assert scores(ServingPolicy(), "unscaled", [0.0, 0.0]) != pytest.approx(expected)
 
 
 def test_it_describes_its_model(server: Server, bundle: Bundle) -> None:
