@@ -57,12 +57,13 @@ def label_column(name: str) -> str:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What the log's n positives weigh, and which of the E exposures each is in.
+    """What the log's n positives weigh, their ratings on their own scale, and which of the E exposures each is in.
 
     Exposure e also showed the items ``shown[offsets[e]:offsets[e + 1]]`` (codes), of which none was a positive.
     """
 
     weights: npt.NDArray[np.float32]
+    ratings: npt.NDArray[np.float32]
     exposures: Ints
     shown: Ints
     offsets: Ints
@@ -92,7 +93,7 @@ def create_tables(db: Any, labels: Labels, *, window_s: int) -> None:
     db.execute(
         f"""
         CREATE TABLE exposed AS SELECT *, {label_sql.feedback(labels.effective, label_column)} AS feedback FROM (
-            SELECT exposure, item_id, min(row) AS row, max(rating) AS rating, min(position) AS position, {values}
+            SELECT exposure, item_id, min(row) AS row, max(own_rating) AS rating, min(position) AS position, {values}
             FROM grouped JOIN logged USING (row) GROUP BY exposure, item_id);
         CREATE TABLE events AS
         SELECT logged.* EXCLUDE (feedback), exposure, exposed.feedback

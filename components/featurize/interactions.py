@@ -51,7 +51,7 @@ def read_log(db: Any, clean: Path) -> Interactions:
     """
     items = parquet.read_table(clean / "items.parquet")
     has_feedback = "exposure" in db.table("events").columns
-    feedback_columns = ", feedback::FLOAT AS feedback, exposure" if has_feedback else ""
+    feedback_columns = ", feedback::FLOAT AS feedback, own_rating, exposure" if has_feedback else ""
     events = db.sql(
         f"SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating{feedback_columns} "
         "FROM events WHERE user_id IS NOT NULL ORDER BY at_us, row"
@@ -92,7 +92,8 @@ def _feedback(db: Any, events: pa.Table, order: Ints, item_ids: pa.ChunkedArray)
     count = int(max(exposures.max(initial=-1), owners.max(initial=-1))) + 1
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
     items = codes.filter(in_catalogue).to_numpy().astype(np.int64)
-    return Feedback(events["feedback"].to_numpy()[order], exposures, items, offsets)
+    weights, ratings = (events[name].to_numpy()[order] for name in ("feedback", "own_rating"))
+    return Feedback(weights, ratings, exposures, items, offsets)
 
 
 def log_split(log: Log, config: FeaturizeConfig) -> Split:

@@ -130,13 +130,12 @@ def _judged_items(clean: Path, labels: Labels) -> str:
     columns = parquet.read_schema(clean / "events.parquet").names
     values = ", ".join(f"max({identifier(name)}) AS {label_column(name)}" for name in labels.effective)
     rating = rating_scale.history_label(labels.declared) or ("" if labels.declared else "rating")
-    stars = rating_scale.stars_sql(identifier(rating), rating_scale.history_scale(labels.declared))
-    stars = f"coalesce(max({stars}), 0)" if rating in columns else "0"
+    own_rating = f"coalesce(max({identifier(rating)}), 0)" if rating in columns else "0"
     split_column = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
     return f"""
         SELECT *, {label_sql.feedback(labels.effective, label_column)} AS grade FROM (
             SELECT query_id, item_id, min(event_timestamp) AS event_timestamp, max(known_at) AS known_at,
-                any_value({split_column}) AS split, {values}, {stars} AS rating, min(row) AS row
+                any_value({split_column}) AS split, {values}, {own_rating} AS rating, min(row) AS row
             FROM {_EVENTS_OF_QUERIES} AND {FEEDBACK} IS NOT NULL GROUP BY query_id, item_id)"""
 
 

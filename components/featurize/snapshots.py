@@ -107,7 +107,7 @@ def load_tables(db: Any, clean: Path, labels: Labels | None = None, *, window_s:
         FROM (
             SELECT file_row_number AS row, user_id, query_id, item_id, ({stars})::DECIMAL(18, 6) AS rating,
                 epoch_us(event_timestamp) AS at_us, epoch_us(known_at) AS known_us
-                {_feedback_columns(labels, columns) if labels.effective else ""}
+                {_feedback_columns(labels, columns, value) if labels.effective else ""}
             FROM read_parquet($path, file_row_number = true))
         """,
         {"path": str(clean / "events.parquet")},
@@ -119,13 +119,14 @@ def load_tables(db: Any, clean: Path, labels: Labels | None = None, *, window_s:
     db.execute("CREATE TABLE items AS FROM read_parquet($path)", {"path": str(clean / "items.parquet")})
 
 
-def _feedback_columns(labels: Labels, columns: Sequence[str]) -> str:
-    """SQL of what `logged` has of each event's feedback, request and labels."""
+def _feedback_columns(labels: Labels, columns: Sequence[str], rating: str) -> str:
+    """SQL of what `logged` has of each event's feedback, request and labels; ``rating`` on its own scale."""
     request = "request_id" if "request_id" in columns else "NULL::VARCHAR AS request_id"
     split = SPLIT if SPLIT in columns else f"NULL::VARCHAR AS {SPLIT}"
     position = '"position"' if "position" in columns else "NULL::INTEGER AS position"
     values = [f"{identifier(name)} AS {label_column(name)}" for name in labels.effective]
-    return ", ".join(["", FEEDBACK, request, position, split, *values])
+    own_rating = f"coalesce({rating}, 0)::FLOAT AS own_rating"
+    return ", ".join(["", FEEDBACK, request, position, split, own_rating, *values])
 
 
 def _copy_to_parquet(db: Any, query: str, target: Path) -> int:

@@ -57,6 +57,7 @@ def requests(
     # dictionary-encoded: only the names that this part of the requests needs are written out
     items = pa.DictionaryArray.from_arrays(pa.array(log.items), interactions.item_ids, safe=False)
     history = matching.seen.last(max_history)
+    target_ratings = interactions.feedback.ratings if interactions.feedback else interactions.ratings
     table = pa.table(
         {
             "request_id": [
@@ -72,7 +73,7 @@ def requests(
             "history_ratings": arrow_lists(history, interactions.ratings),
             "seen": arrow_lists(matching.seen, items),
             "targets": arrow_lists(matching.targets, items),
-            "target_ratings": arrow_lists(matching.targets, interactions.ratings),
+            "target_ratings": arrow_lists(matching.targets, target_ratings),
             "snapshot": (time_us // DAY_US) * 86_400.0,
         }
     )

@@ -44,7 +44,7 @@ COLUMNS: dict[str, Any] = {
     "timestamp_unit": "ms",
     "labels": {},
     "event_type": "kind",
-    "event_types": {"view": "click", "buy": "purchase", "shown": ""},
+    "event_types": {"view": "click", "buy": "purchase", "shown": "impression"},
     "title": "name",
     "text": ("words",),
     "category": "tags",

@@ -89,8 +89,9 @@ def test_an_exposure_is_of_the_split_of_its_last_event_and_knows_nothing_of_itse
     assert {round(rating, 5) for row in requests for rating in row["history_ratings"]} == {
         round(float(to_stars(4.5, (0.5, 5))), 5)
     }
+    assert {rating for row in [*requests, *shown] for rating in row["target_ratings"]} == {4.5}  # on their own scale
     held_out = [row for row in requests if row["split"] != "train"]
-    first = {}
+    first: dict[tuple[str, str], str] = {}
     for row in sorted(shown, key=lambda row: row["at"]):
         for item in row["targets"]:
             first.setdefault((row["user_id"], item), row["split"])

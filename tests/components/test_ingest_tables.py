@@ -66,6 +66,7 @@ def test_every_format_gives_the_same_tables(tmp_path: Path, ending: str) -> None
         "item_id": "i3",
         "click": 1.0,
         "purchase": 0.0,
+        "feedback": 1.0,
         "device": 'a "phone", or\nso',
     }
     assert [(event["click"], event["purchase"]) for event in events[:3]] == [(1, 0), (0, 1), (0, 0)]
