@@ -77,12 +77,12 @@ class Impressions:
     ) -> Impressions:
         """What the heads read of every item that the requests showed, but for items outside the catalogue."""
         index = drawer.catalogue.index
-        kept = [[n for n, item in enumerate(each.items) if item in index] for each in exposures]
+        known = [[n for n, item in enumerate(each.items) if item in index] for each in exposures]
         rows = [drawer.catalogue.rows(each.items) for each in exposures]
         table = drawer.draw([each.request for each in exposures], progress=progress, fixed_candidates=rows)
-        positions = [np.array(each.positions, np.int64)[known] for each, known in zip(exposures, kept)]
+        positions = [np.array(each.positions, np.int64)[places] for each, places in zip(exposures, known)]
         values = {
-            name: _flat([np.array(each.labels[name], np.float64)[known] for each, known in zip(exposures, kept)])
+            name: _flat([np.array(each.labels[name], np.float64)[places] for each, places in zip(exposures, known)])
             for name in labels
         }
         return cls(
@@ -136,12 +136,12 @@ class Impressions:
             binary = label.type == "binary"
             counts = [int((known_N == each).sum()) for each in (1, 0)] if binary else [len(known_N)]
             if min(counts) < MIN_OUTCOMES:
-                found = f"{counts[0]} that do, {counts[1]} that do not" if binary else f"{counts[0]}"
+                counted = f"{counts[0]} that do, {counts[1]} that do not" if binary else f"{counts[0]}"
                 raise TooSmall(
                     f"there are too few validation impressions to learn the label {name}",
                     expected=f"at least {MIN_OUTCOMES} in which it "
                     + ("happens, and as many in which not" if binary else "is known"),
-                    found=found,
+                    found=counted,
                     where=EXPOSURES,
                     hint="provide more data, raise featurize.exposure_requests, or declare the label no more",
                 )

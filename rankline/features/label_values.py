@@ -44,12 +44,10 @@ def outcomes(labels: Mapping[str, Label], values: Mapping[str, npt.ArrayLike]) -
 
 
 def liked_from(summary: Mapping[str, Any]) -> float:
-    """The smallest rating of a target that counts as liked, in stars: the limit of the label that histories read."""
+    """The smallest rating of a target that counts as liked, on its own scale: the limit of the declared rating."""
     labels = declared_labels(summary)
     name = rating_scale.history_label(labels)
     if not name:
         return LIKED_WITHOUT_LABEL
-    label = labels[name]
-    if label.at_least is None:
-        return float(np.nextafter(0, 1))  # every rating
-    return float(rating_scale.to_stars([label.at_least], label.scale)[0])
+    at_least = labels[name].at_least
+    return float(np.nextafter(0, 1)) if at_least is None else at_least  # by default every rating

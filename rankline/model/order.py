@@ -122,11 +122,11 @@ def _evaluate(node: ast.AST, columns: Mapping[str, Any]) -> Any:
     return _OPERATORS[type(node.op)](_evaluate(node.left, columns), _evaluate(node.right, columns))
 
 
-def _refused(expression: str, found: str) -> UsageError:
+def _refused(expression: str, problem: str) -> UsageError:
     return UsageError(
         "the order of answers is not an arithmetic expression",
         expected="heads and numbers of the items with + - * / and parentheses, such as 0.2*click + purchase*price",
-        found=found,
+        found=problem,
         where=SETTING,
         hint=f"set {SETTING} to such an expression, or leave it empty to order by the rank head",
     )

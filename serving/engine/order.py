@@ -53,7 +53,7 @@ class ServedOrder:
         if self._order is None:
             return logits_NH[:, 0]
         numbers = {name: values_I[rows_N] for name, values_I in self._numbers.items()}
-        scores_N = self._order.values({**values, RANK: logits_NH[:, 0], **numbers})
+        scores_N: npt.NDArray[Any] = self._order.values({**values, RANK: logits_NH[:, 0], **numbers})
         if not np.isfinite(scores_N).all():
             raise ServerError(
                 "the order of answers gives no number",

@@ -218,15 +218,15 @@ def impressions(labels: dict[str, Label], values: dict[str, Any], positions: Any
 
 
 @pytest.mark.parametrize(
-    ("label", "values", "found"),
+    ("label", "values", "counted"),
     [
         (Label(), [1.0] * 9 + [0.0] * 50, "9 that do, 50 that do not"),
         (Label(), [1.0] * 50 + [np.nan] * 50, "50 that do, 0 that do not"),
         (Label(type="graded"), [3.0] * 9 + [np.nan] * 50, "9"),
     ],
 )
-def test_a_label_of_which_too_little_is_known_is_refused(label: Label, values: list[float], found: str) -> None:
-    with pytest.raises(TooSmall, match=f"learn the label it(.|\n)*{found}"):
+def test_a_label_of_which_too_little_is_known_is_refused(label: Label, values: list[float], counted: str) -> None:
+    with pytest.raises(TooSmall, match=f"learn the label it(.|\n)*{counted}"):
         impressions({"it": label}, {"it": values}).refuse_too_few()
 
 

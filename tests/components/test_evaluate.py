@@ -84,6 +84,7 @@ def write_features(folder: Path) -> Path:
         for row, item in enumerate(ids)
     ]
     parquet.write_table(pa.Table.from_pylist(days), folder / "item_features.parquet")
+    (folder / "summary.json").write_text("{}")
     return folder
 
 

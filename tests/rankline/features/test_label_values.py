@@ -40,8 +40,8 @@ def test_a_head_predicts_whether_and_how_much_after_what_happened() -> None:
         ({}, 4.0),
         ({"click": {}}, 4.0),
         ({"rating": {"type": "graded", "at_least": 4.0, "scale": [1, 5]}}, 4.0),
-        ({"rating": {"type": "graded", "at_least": 7.75, "scale": [1, 10]}}, 4.0),
-        ({"score": {"type": "graded", "at_least": 50.0, "scale": [0, 100]}}, 3.0),
+        ({"rating": {"type": "graded", "at_least": 7.5, "scale": [1, 10]}}, 7.5),
+        ({"score": {"type": "graded", "at_least": 50.0, "scale": [0, 100]}}, 50.0),
     ],
 )
 def test_what_counts_as_liked_is_the_limit_of_the_declared_rating(labels: dict[str, Any], liked: float) -> None:
