@@ -170,7 +170,7 @@ def test_a_log_that_names_only_what_went_wrong(tmp_path: Path, column: str) -> N
     ):
         proposal = proposed(source)
         types = written(proposal)["columns"]["event_types"]
-        assert sorted(types.values()) == sorted([opposite, event_label(column)])
+        assert sorted(types.values()) == sorted([opposite, str(event_label(column))])
         folder = tmp_path / str(number)
         folder.mkdir()
         assert feedback(proposal, folder) == shares(EVENTS, 2, 1, 0)
