@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from feature_repo.profile import read_declared
 from feature_repo.store import SETTINGS, SOURCES, open_store, sqlite_settings, store_settings, write_store
 
 
-def definition_changes(folder: Path) -> list[str]:
-    """What would change for readers of the store in ``folder`` if this code's definitions were applied.
+def definition_changes(folder: Path, sources: Path) -> list[str]:
+    """What would change for readers of the store in ``folder`` if the definitions over ``sources`` were applied.
 
     Empty if nothing would, or if there is no readable store yet.
     """
@@ -24,7 +25,7 @@ def definition_changes(folder: Path) -> list[str]:
         return []
     with tempfile.TemporaryDirectory(prefix="definitions-") as scratch:
         settings = store_settings("rankline", online=sqlite_settings(Path("online.db")))
-        write_store(Path(scratch), settings, Path(SOURCES))
+        write_store(Path(scratch), settings, Path(SOURCES), read_declared(sources))
         proposed = _describe_definitions(open_store(Path(scratch)))
     changes = [f"{name} is gone" for name in sorted(current.keys() - proposed.keys())]
     changes += [f"{name} is new" for name in sorted(proposed.keys() - current.keys())]

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from feature_repo.definitions import VIEWS
+from feature_repo.definitions import VIEWS, view_names
+from feature_repo.profile import read_declared
 from feature_repo.store import SETTINGS, SOURCES, open_store, store_settings, working_directory, write_store
 from rankline.features import watermark
 from rankline.io.files import replacing, write_json
@@ -40,17 +41,19 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
     store = open_store(folder)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="materialize-"))
-        rows = _copy_sources(store, folder, Path(scratch) / SOURCES, until=until)
+        fields = read_declared((folder / store.get_feature_view(VIEWS[0]).batch_source.path).parent)
+        views = view_names(fields)
+        rows = _copy_sources(store, folder, Path(scratch) / SOURCES, views, until=until)
         online = yaml.safe_load((folder / SETTINGS).read_text())["online_store"]
         if online["type"] == "sqlite":
             sqlite_file = (folder / online["path"]).resolve()
             partial = stack.enter_context(replacing(sqlite_file))
             _copy_sqlite(sqlite_file, partial)
             online["path"] = str(partial)
-        write_store(Path(scratch), store_settings(store.project, online=online), Path(SOURCES))
+        write_store(Path(scratch), store_settings(store.project, online=online), Path(SOURCES), fields)
         scratch_store = open_store(Path(scratch))
         with working_directory(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
-            if nonempty_views := [name for name in VIEWS if rows[name]]:
+            if nonempty_views := [name for name in views if rows[name]]:
                 scratch_store.materialize(EPOCH, until, feature_views=nonempty_views)
     new_watermark = {
         "until": until.astimezone(UTC).isoformat(),
@@ -65,11 +68,11 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
     return new_watermark
 
 
-def _copy_sources(store: Any, folder: Path, sources: Path, *, until: datetime) -> dict[str, int]:
-    """Copy what was known by ``until`` of every view's source; view -> number of rows."""
+def _copy_sources(store: Any, folder: Path, sources: Path, views: list[str], *, until: datetime) -> dict[str, int]:
+    """Copy what was known by ``until`` of these views' sources; view -> number of rows."""
     sources.mkdir()
     rows = {}
-    for view in (store.get_feature_view(name) for name in VIEWS):
+    for view in (store.get_feature_view(name) for name in views):
         rows[view.name] = _copy_known(
             folder / view.batch_source.path,
             sources / f"{view.name}.parquet",

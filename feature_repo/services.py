@@ -5,9 +5,9 @@ from feast import FeatureService, FeatureView, OnDemandFeatureView
 from rankline.features import transforms
 
 
-def ranking_v1(*views: FeatureView | OnDemandFeatureView) -> FeatureService:
+def ranking(name: str, *views: FeatureView | OnDemandFeatureView) -> FeatureService:
     """All features of a ranker except the history."""
-    return FeatureService(name=transforms.SERVICE, features=list(views))
+    return FeatureService(name=name, features=list(views))
 
 
 def history_v1(user_history: FeatureView) -> FeatureService:

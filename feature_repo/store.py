@@ -15,10 +15,12 @@ from typing import Any
 import yaml
 
 from feature_repo import backends
-from feature_repo.definitions import VIEWS, definitions
+from feature_repo.definitions import definitions, view_names
+from feature_repo.profile import read_declared
 from feature_repo.registry_file import strip_timestamps
 from feature_repo.sources import Tables
 from rankline.errors import SourceError
+from rankline.features.profile import ProfileFields
 from rankline.io.files import replacing
 from rankline.io.storage import FeatureStoreConfig
 
@@ -49,12 +51,13 @@ def apply(
         online=backends.online(stores) or sqlite_settings(online.resolve() if online else Path("online.db")),
     )
     is_inside = sources.resolve().is_relative_to(folder.resolve())
+    fields = read_declared(sources)
     source: Path | Tables = sources.resolve().relative_to(folder.resolve()) if is_inside else sources.resolve()
     if stores.offline == "postgres":
         source = Tables(project)
-        backends.load_tables(stores, source, {view: sources / f"{view}.parquet" for view in VIEWS})
+        backends.load_tables(stores, source, {view: sources / f"{view}.parquet" for view in view_names(fields)})
     with backends.translate_errors(stores):
-        write_store(folder, settings, source)
+        write_store(folder, settings, source, fields)
 
 
 def sqlite_settings(path: Path) -> dict[str, Any]:
@@ -80,8 +83,8 @@ def store_settings(
     }
 
 
-def write_store(folder: Path, settings: Mapping[str, Any], sources: Path | Tables) -> None:
-    """Write feature_store.yaml and register every definition.
+def write_store(folder: Path, settings: Mapping[str, Any], sources: Path | Tables, fields: ProfileFields) -> None:
+    """Write feature_store.yaml and register every definition, with the declared ``fields`` of users and of the moment.
 
     Feast writes a registry file in place and cannot read a half-written one. It is therefore written under a hidden
     name, so that a reader sees either the old or the new definitions.
@@ -93,7 +96,7 @@ def write_store(folder: Path, settings: Mapping[str, Any], sources: Path | Table
         with replacing(folder / registry) if isinstance(registry, str) else contextlib.nullcontext() as partial:
             _write_settings(partial_yaml, {**settings, "registry": partial.name if partial else registry})
             with _suppress_warnings():
-                FeatureStore(repo_path=str(folder), fs_yaml_file=partial_yaml).apply(definitions(sources))
+                FeatureStore(repo_path=str(folder), fs_yaml_file=partial_yaml).apply(definitions(sources, fields))
             if partial:
                 strip_timestamps(partial)
         _write_settings(partial_yaml, settings)

@@ -80,11 +80,11 @@ def require_champion(recipe: Recipe, workspace: Path) -> None:
         UsageError: there is no champion, or it reads another feature-service version.
     """
     from components.promote.materialize import champion_feature_service
-    from rankline.features.transforms import SERVICE
+    from pipelines.declared_features import recipe_service
 
     champion_feature_service(
         run_context(recipe, workspace).repository,
-        run_service=SERVICE,
+        run_service=recipe_service(recipe),
         where=f"recipe {recipe.name}, in this version",
         repair_cache=False,
     )

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.ingest.config import IngestConfig
 from components.ingest.readers.tables import READERS
+from pipelines.declared_features import refuse_undeclared
 from pipelines.recipe import Recipe, as_dict
 from rankline.errors import UsageError
 from rankline.io.sources import File
@@ -103,7 +104,7 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """The recipe with single settings changed, each given as ``section.setting=value``; the value is JSON or text.
 
     Raises:
-        UsageError: there is no such setting, or the value does not fit.
+        UsageError: there is no such setting, the value does not fit, or a feature is not declared.
     """
     values, texts = as_dict(recipe), dict[tuple[str, ...], str]()
     for setting in settings:
@@ -113,7 +114,7 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         _set_value(values, path.strip(), _parse(text), setting)
         texts[tuple(path.strip().split("."))] = text
     try:
-        return _validated(values, texts)
+        changed = _validated(values, texts)
     except ValidationError as error:
         name, expected, value = first_problem(error)
         raise UsageError(
@@ -122,6 +123,8 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             found=value,
             hint=f"`rankline recipes show {recipe.name}` lists every setting with its bounds",
         ) from error
+    refuse_undeclared(changed)
+    return changed
 
 
 def _validated(values: dict[str, Any], texts: Mapping[tuple[str, ...], str]) -> Recipe:

@@ -6,10 +6,10 @@ Nothing here reads or writes a file.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 UTC_TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -64,6 +64,7 @@ LABELS = ("click", "purchase", "rating", "relevance")
 SPLITS = ("train", "valid", "test")
 # The column that holds the split of an event, in a source that is split already.
 SPLIT = "split"
+TIME_ZONE = "time_zone"  # column of users or of events: the zone of the user's clock
 
 
 NULL_MARKER = "__null__"  # stands for null in the parameters of Kubeflow, which cannot be null
@@ -81,6 +82,16 @@ class FrozenModel(BaseModel):
         if not isinstance(values, dict):
             return values
         return {name: None if value == NULL_MARKER else value for name, value in values.items()}
+
+
+class OmitsUnset(FrozenModel):
+    """A model that leaves some fields out of what is written while they are empty, as earlier versions did."""
+
+    OMITTED: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _omit(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if value or name not in self.OMITTED}
 
 
 def replace_in_strings(value: Any, old: str, new: str) -> Any:
@@ -119,8 +130,10 @@ class History(FrozenModel):
     ratings: list[float] = Field(default=[], description="explicit feedback, 0 if there was none")
 
 
-class FrozenState(FrozenModel):
+class FrozenState(OmitsUnset):
     """History and features as of the time of a request, in place of the server's own lookups."""
+
+    OMITTED = ("profile", "context", "time_zone")
 
     at: float = Field(description="time of the request, in unix seconds")
     history: History = History()
@@ -130,16 +143,27 @@ class FrozenState(FrozenModel):
     item_features: dict[str, list[Any]] = Field(
         default={}, description="columns: item_id and one list per feature; items that are missing have default values"
     )
+    profile: dict[str, Any] = Field(default={}, description="declared features of the user; any may be missing")
+    context: dict[str, Any] = Field(default={}, description="declared features of the moment; any may be missing")
+    time_zone: str = Field(default="", description="zone of the user's clock; UTC if empty")
 
 
-class Precision(FrozenModel):
+class Precision(OmitsUnset):
     """The files of a bundle in one precision."""
+
+    OMITTED = ("profile",)
 
     text: str | None = None
     side: str | None = Field(default=None, description="side features -> vector; null in bundles of earlier versions")
     user: str | None = None
+    profile: str | None = Field(default=None, description="what is known of the user and of the moment -> vector")
     scorer: str
     item_vectors: str
+
+    @property
+    def served_files(self) -> list[str | None]:
+        """All files, those that a model does not have as None."""
+        return [self.text, self.side, self.user, self.profile, self.scorer, self.item_vectors]
 
 
 class Parity(FrozenModel):

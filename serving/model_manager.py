@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankline.errors import RanklineError, ServerError
+from rankline.features.profile import ProfileFields
 from rankline.io.files import first_line
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.registry.model_registry import ModelRegistry
@@ -94,6 +95,11 @@ class ModelManager:
     def item_ids(self) -> Sequence[str]:
         """The items of the catalogue that serves; empty without an engine."""
         return self._engine.item_ids if self._engine else ()
+
+    @property
+    def fields(self) -> ProfileFields:
+        """The declared fields that the model reads, which also name its feature service."""
+        return self._engine.fields if self._engine else ProfileFields()
 
     def use(self, engine: Engine) -> None:
         """Serve with this engine, without the hidden items."""

@@ -75,7 +75,12 @@ def serve(settings: Settings) -> None:
             models.serve_bundle(settings.bundle)
         elif settings.repository:
             models.follow(settings.repository, poll_interval_s=settings.poll_s)
-        features = FeatureLookup(_feature_source(settings.features), metrics, item_ids=lambda: models.item_ids)
+        features = FeatureLookup(
+            _feature_source(settings.features),
+            metrics,
+            item_ids=lambda: models.item_ids,
+            fields=lambda: models.fields,
+        )
         app = create_app(models, features, metrics)
 
         class Announcing(uvicorn.Server):
@@ -130,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--bundle", type=Path, help="serve only the bundle in this folder")
     add(
         "--features",
-        help="folder or bucket URL of a feature store (with feature_store.yaml), or URL of a feature server",
+        help="folder or bucket URL of a feature store (with feature_store.yaml), or URL of a feature server; a model "
+        "that reads another version gets the store beside it",
     )
     add("--host", default=defaults.host)
     add("--port", type=int, default=defaults.port, help="0 takes any free port (default %(default)s)")

@@ -6,7 +6,7 @@ D vector size, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rankline.contracts import FeatureNames
+from rankline.contracts import FeatureNames, FrozenState
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.features.transforms import stars
 from rankline.model import scoring
@@ -78,13 +78,18 @@ class CandidateTable:
 
 @dataclass(frozen=True)
 class CandidateDrawer:
-    """Draws candidates as serving does. ``queries`` has the vector [D] of each request with a query, by its id."""
+    """Draws candidates as serving does.
+
+    ``queries`` has the vector [D] of each request with a query, by its id; ``profile`` gives what is known of the user
+    and of the moment as a vector [D].
+    """
 
     tower: HistoryTower
     catalogue: Catalogue
     settings: CandidateSettings
     names: FeatureNames
     queries: Mapping[str, Floats]
+    profile: Callable[[FrozenState], Floats] | None = None
 
     def draw(
         self, requests: Sequence[SnapshotRequest], *, progress: Progress, fixed_candidates: Sequence[Ints] | None = None
@@ -117,8 +122,11 @@ class CandidateDrawer:
 
     @torch.no_grad()
     def left_vector(self, request: SnapshotRequest) -> Floats:
-        """[D] the left vector of one request: its history's plus its query's; zeros where it has neither."""
+        """[D] the left vector of one request: its history's plus its query's plus what is known of it; zeros where
+        there is nothing."""
         query_D = self.queries.get(request.request_id, np.zeros(self.tower.size, np.float32))
+        if self.profile is not None:
+            query_D = query_D + self.profile(request.state)
         history = scoring.truncate_history(request.state, self.settings.max_history).history
         ratings = history.ratings or [0.0] * len(history.item_ids)
         known = [(item, rating) for item, rating in zip(history.item_ids, ratings) if item in self.catalogue.index]

@@ -21,6 +21,13 @@ class DistillConfig(FrozenModel):
         lt=1,
         description="Probability of dropping an item's own embedding in training, so that its text has to suffice.",
     )
+    profile_dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Probability of dropping a declared feature of the user or of the moment in training, so that a "
+        "request may leave it out; and of dropping all of a request.",
+    )
     from_teacher: bool = Field(
         True, description="Start from the teacher's item vectors and tower where their shapes agree."
     )

@@ -49,8 +49,10 @@ class EncodedTexts:
         self.encode_queries()
 
     def encode_queries(self) -> None:
-        """Encode every split's queries [R, T]; zeros for a request without a query."""
+        """Encode every split's queries [R, T], zeros for a request without a query, and the texts of users."""
         for split, requests in self.data.splits.items():
+            if requests.profiles is not None and self.data.profile is not None and self.data.profile.texts:
+                requests.profiles.text_UT = self._encode(requests.profiles.texts, Progress())
             vectors_RT = torch.zeros(1, self.encoder.size, device=self.device).expand(len(requests), -1)
             rows = requests.query_rows
             if len(rows):

@@ -24,12 +24,14 @@ from components.distill import calibration, scorer, towers_trainer
 from components.distill.candidate_table import CandidateDrawer
 from components.distill.config import DistillConfig
 from components.distill.encode import EncodedTexts
+from components.distill.profile_vectors import ProfileVectors
 from components.distill.scorer import ScorerInputs
 from components.distill.towers import Towers
 from components.distill.towers_trainer import TowersInputs
 from rankline.evaluation.snapshot_requests import read_snapshot_requests
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
+from rankline.features.profile import ProfileEncoder, ProfileFields
 from rankline.model.networks import HEADS, Scorer, TextEncoder
 from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.model.scoring import CandidateSettings, Catalogue, feature_names
@@ -171,8 +173,9 @@ def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConf
         covisit_decay=config.covisit_decay,
         max_history=config.max_history,
     )
-    names = feature_names(users=data.has_users, queries=data.has_queries)
-    return CandidateDrawer(model.tower, catalogue, settings, names, queries)
+    names = feature_names(users=data.has_users, queries=data.has_queries, service=data.summary["service"])
+    profile = None if data.profile is None else ProfileVectors(data.profile, model, texts)
+    return CandidateDrawer(model.tower, catalogue, settings, names, queries, profile)
 
 
 def _save(student: Path, towers: TrainedTowers, trained_scorer: Scorer, catalogue: Catalogue, teacher: Path) -> None:
@@ -204,8 +207,17 @@ def _settings(teacher: Path, data: Examples, drawer: CandidateDrawer, config: Di
         "turns": data.summary["turns"],
         "users": data.has_users,
         "side": data.side.model_dump(),
+        **_profile_settings(data),
         "bm25": {"stemmer": config.stemmer, "k1": config.bm25_k1, "b": config.bm25_b} if data.has_queries else None,
     }
+
+
+def _profile_settings(data: Examples) -> dict[str, Any]:
+    """How the declared fields are encoded, where there are any."""
+    if data.profile is None:
+        fields = ProfileFields(**data.summary.get("profile", {}))
+        return {"profile": ProfileEncoder(columns=[], time_zone=True).model_dump()} if fields.time_zone else {}
+    return {"profile": data.profile.model_dump()}
 
 
 def _encoder_result(towers: TrainedTowers, config: DistillConfig) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from components.distill.config import DistillConfig
 from rankline.model.networks import HistoryTower, ItemFusion
+from rankline.model.profile_network import ProfileNetwork
 from rankline.train.examples import Examples, Requests
-from rankline.train.item_networks import build_item_networks
+from rankline.train.item_networks import build_item_networks, build_profile_network, profile_inputs
 from rankline.train.sampled_items import FusedItems, fuse_all
 
 Ints = npt.NDArray[np.int64]
@@ -24,9 +25,11 @@ Floats = npt.NDArray[np.float32]
 class Towers(nn.Module):
     """What serves: item vectors computed ahead of time, and a left vector computed for each request."""
 
-    def __init__(self, fusion: ItemFusion, tower: HistoryTower, side_IS: Tensor) -> None:
+    def __init__(
+        self, fusion: ItemFusion, tower: HistoryTower, side_IS: Tensor, profile: ProfileNetwork | None = None
+    ) -> None:
         super().__init__()
-        self.fusion, self.tower = fusion, tower
+        self.fusion, self.tower, self.profile = fusion, tower, profile
         self.side_IS: Tensor
         self.register_buffer("side_IS", side_IS)
 
@@ -34,10 +37,12 @@ class Towers(nn.Module):
     def make(cls, data: Examples, *, text_size: int, size: int, config: DistillConfig) -> Towers:
         """Fresh towers for the catalogue of ``data``."""
         fusion, tower = build_item_networks(data, config, text_size=text_size, size=size)
-        return cls(fusion, tower, torch.from_numpy(data.side_IS))
+        profile = build_profile_network(data, config, text_size=size, size=size)
+        return cls(fusion, tower, torch.from_numpy(data.side_IS), profile)
 
     def left(self, fused: FusedItems, requests: Requests, rows: Ints, queries_BT: Tensor) -> Tensor:
-        """[B, D] the left vectors of some requests: the history's, plus the query's where there is one."""
+        """[B, D] the left vectors of some requests: the history's, plus the query's where there is one, plus what is
+        known of the user and of the moment."""
         device = fused.vectors_TD.device
         ratings_BL = torch.from_numpy(requests.ratings_RL[rows]).to(device)
         lengths_B = torch.from_numpy(requests.lengths_R[rows]).to(device)
@@ -45,6 +50,9 @@ class Towers(nn.Module):
         has_query_B = torch.tensor([bool(requests.queries[row]) for row in rows], device=device)
         if bool(has_query_B.any()):
             left_BD = left_BD + has_query_B.unsqueeze(1) * self.fusion.text(queries_BT)
+        if self.profile is not None and requests.profiles is not None:
+            known_BN = profile_inputs(requests.profiles, rows, device, project=self.fusion.text)
+            left_BD = left_BD + self.profile(known_BN)
         return left_BD
 
     def load_matching(self, weights: dict[str, Tensor]) -> int:

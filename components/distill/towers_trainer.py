@@ -64,7 +64,7 @@ class StepInputs:
     ratings_BL: Tensor
     next_BL: Tensor
     rows_B: Ints
-    targets_B: Ints  # one target of each request with a query; empty where no request has one
+    targets_B: Ints  # one target of each request; empty where no request has a query or declared fields
     queries_BT: Tensor
     fresh_N: Ints
     fresh_NT: Tensor | None
@@ -110,6 +110,8 @@ class TowersTrainer(Trainer[Batch]):
         self.texts.encoder.train(self.config.train_encoder)
         rows = self.rng.permutation(self.train.query_rows) if self.data.has_queries else NO_ITEMS
         if not self.data.has_users:
+            if self.model.profile is not None and not len(rows):
+                return [([], NO_ITEMS)] * max(1, len(self.train) // self.config.requests_per_step)
             return [([], part) for part in np.array_split(rows, max(1, -(-len(rows) // self.config.batch_size)))]
         windows = self.data.sequences.windows(self.rng, self.config.max_history)
         batches = window_batches(windows, self.rng, self.config.batch_size)
@@ -123,7 +125,7 @@ class TowersTrainer(Trainer[Batch]):
             loss = loss + self._next_item_loss(step, fused)
         left_BD = self.model.left(fused, self.train, step.rows_B, step.queries_BT)
         if len(step.targets_B):
-            loss = loss + self._query_loss(step, left_BD, fused)
+            loss = loss + self._request_loss(step, left_BD, fused)
         loss = loss + self.config.soft_weight * self._soft_loss(step, left_BD, fused)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": float(loss.detach())}
@@ -142,10 +144,15 @@ class TowersTrainer(Trainer[Batch]):
         return ndcg_of_ranks(ranks_R, k=10)
 
     def _draw(self, windows: list[Window], query_rows: Ints) -> StepInputs:
-        """Everything random about one step. Without queries, its requests are drawn anew."""
+        """Everything random about one step. Without queries, its requests are drawn anew; with declared fields, the
+        requests without a query have targets too."""
         rng, config = self.rng, self.config
-        rows_B = query_rows if len(query_rows) else rng.integers(0, len(self.train), config.requests_per_step)
-        targets_B = np.array([rng.choice(self.train.targets[row]) for row in query_rows], np.int64)
+        rows_B, asked_B = query_rows, query_rows
+        if not len(query_rows) or self.model.profile is not None:
+            rows_B = np.concatenate([query_rows, rng.integers(0, len(self.train), config.requests_per_step)])
+        if self.model.profile is not None:
+            asked_B = rows_B
+        targets_B = np.array([rng.choice(self.train.targets[row]) for row in asked_B], np.int64)
         fresh_N, fresh_NT = NO_ITEMS, None
         if config.train_encoder:
             hard_BC = self.inputs.candidates_RC[
@@ -195,8 +202,8 @@ class TowersTrainer(Trainer[Batch]):
             probability_I=self.probability_I,
         )
 
-    def _query_loss(self, step: StepInputs, left_BD: Tensor, fused: FusedItems) -> Tensor:
-        """Ground truth of queries: an item that answers the query among those that do not."""
+    def _request_loss(self, step: StepInputs, left_BD: Tensor, fused: FusedItems) -> Tensor:
+        """Ground truth of queries, and of what is known of a user and of the moment: a target among other items."""
         other_targets = [
             np.setdiff1d(self.train.targets[row], target) for row, target in zip(step.rows_B, step.targets_B)
         ]

@@ -43,7 +43,12 @@ def slices(
     history_length_R = np.array([len(request.state.seen) for request in requests])
     at_R = np.array([request.state.at for request in requests])
     last_R = np.array([request.state.history.times[-1] if request.state.history.times else 0.0 for request in requests])
-    context = request_context(request_time=at_R, last_event_time=last_R, history_length=history_length_R)
+    context = request_context(
+        request_time=at_R,
+        last_event_time=last_R,
+        history_length=history_length_R,
+        time_zones=[request.state.time_zone for request in requests],
+    )
     weekend_R = context["ctx_weekend"] > 0
     returning_R = at_R - last_R >= DAY_S
 

@@ -20,6 +20,7 @@ import torch
 from components.export.config import ExportConfig
 from components.export.student import Student
 from rankline.contracts import Precision
+from rankline.model.profile_network import ProfileNetwork
 from rankline.runtime.progress import Progress
 
 
@@ -73,7 +74,10 @@ def _strip_metadata(model: Any) -> None:
 
 def write_graphs(student: Student, bundle: Path, config: ExportConfig, *, progress: Progress) -> dict[str, Precision]:
     """Write every graph in every precision; the files of each precision."""
-    towers = ("text", "user", "scorer") if student.settings["users"] else ("text", "scorer")
+    towers = ["text", *(["user"] if student.settings["users"] else []), "scorer"]
+    if student.profile is not None:
+        towers.append("profile")
+        write_profile(student.profile, bundle / "profile.onnx", opset=config.opset)
     fp32 = {name: f"{name}.onnx" for name in (*towers, "side")}
     vectors = {name: f"catalogue/vectors.{name}.npy" for name in ("fp32", "int8", "fp16")}
     stages = 3 + config.int8 + config.fp16
@@ -143,6 +147,17 @@ def write_side(student: Student, path: Path, *, opset: int) -> None:
         dynamic=({0: torch.export.Dim("items")},),
     )
     _export(student.side, signature, path, opset=opset)
+
+
+def write_profile(network: ProfileNetwork, path: Path, *, opset: int) -> None:
+    """profile.onnx: known_BN -> left_BD, what declared fields add to a request's vector; any batch."""
+    signature = Signature(
+        (torch.randn(2, network.enter.in_features),),
+        inputs=["known_BN"],
+        output="left_BD",
+        dynamic=({0: torch.export.Dim("batch")},),
+    )
+    _export(network, signature, path, opset=opset)
 
 
 def write_scorer(student: Student, path: Path, *, opset: int) -> None:

@@ -31,6 +31,8 @@ def measure(
     modules: dict[str, Callable[..., torch.Tensor]] = {
         "text": student.text, "side": student.side, "user": student.tower, "scorer": student.scorer,
     }  # fmt: skip
+    if student.profile is not None:
+        modules["profile"] = student.profile
     entries = []
     for graph, batch in inputs.items():
         if getattr(precisions["fp32"], graph) is None:  # a model without users has no history tower
@@ -85,7 +87,11 @@ def _inputs(
     mean_F, scale_F = student.scorer.standardize.mean_F.numpy(), student.scorer.standardize.scale_F.numpy()
     spread_F = np.divide(1.0, scale_F, out=np.zeros_like(scale_F), where=scale_F > 0)
     noise = rng.standard_normal((samples, 20, len(mean_F))).astype(np.float32)
-    return {
+    profile = {}
+    if student.profile is not None:
+        width = student.profile.enter.in_features
+        profile = {"profile": {"known_BN": np.random.default_rng(1).standard_normal((samples, width), np.float32)}}
+    return profile | {
         "text": {"input_ids": ids_BW, "attention_mask": mask_BW},
         "side": {"side_IS": student.side_IS[chosen]},
         "user": {

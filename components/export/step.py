@@ -46,6 +46,8 @@ def export(
     precisions = graphs.write_graphs(loaded, bundle, config, progress=progress)
     shutil.copyfile(student / "encoder" / "tokenizer.json", bundle / "tokenizer.json")
     shutil.copyfile(student / POLICY_FILE, bundle / POLICY_FILE)
+    if loaded.profile_encoder is not None:
+        (bundle / bundles.PROFILE_FILE).write_text(loaded.profile_encoder.model_dump_json(indent=2) + "\n")
     catalogue_settings = catalogue.write_settings(loaded, bundle, item_ids, config=config)
 
     progress.phase("embedding the catalogue")  # each precision's vectors come from its own text tower

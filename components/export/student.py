@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from rankline.features.profile import ProfileEncoder
 from rankline.model.networks import HistoryTower, Scorer, TextEncoder
+from rankline.model.profile_network import ProfileNetwork
 from rankline.text import Tokenizer
 
 
@@ -44,6 +46,12 @@ class Student:
     own_ID: npt.NDArray[np.float32]
     known_I: npt.NDArray[np.bool_]
     tokenizer: Tokenizer
+    profile: ProfileNetwork | None = None
+
+    @property
+    def profile_encoder(self) -> ProfileEncoder | None:
+        """How the declared fields of requests are encoded; None where none are declared."""
+        return ProfileEncoder(**self.settings["profile"]) if "profile" in self.settings else None
 
     @property
     def non_text_ID(self) -> npt.NDArray[np.float32]:
@@ -89,4 +97,14 @@ class Student:
             own_ID=fusion["own.weight"].numpy(),
             known_I=fusion["known_I"].numpy() > 0,
             tokenizer=Tokenizer(folder / "encoder" / "tokenizer.json", max_tokens=settings["max_tokens"]),
+            profile=_profile_network(with_prefix("towers.profile."), settings),
         )
+
+
+def _profile_network(weights: dict[str, Tensor], settings: dict[str, Any]) -> ProfileNetwork | None:
+    if not weights:
+        return None
+    size = settings["vector_size"]
+    network = ProfileNetwork(owners=ProfileEncoder(**settings["profile"]).owners(size), size=size, dropout=0.0)
+    network.load_state_dict(weights)
+    return network.eval()

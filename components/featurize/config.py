@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rankline.contracts import FrozenModel
 from rankline.runtime.memory import halved_settings
@@ -32,7 +32,11 @@ class FeaturizeConfig(FrozenModel):
     test_until: datetime | None = Field(
         None, description="Explicit end of the test window; by default the end of the data."
     )
-    min_history: int = Field(1, ge=1, description="Fewest known events of a user before a request.")
+    min_history: int = Field(
+        1,
+        ge=0,
+        description="Fewest known events of a user before a request; 0 adds requests of users without a history.",
+    )
     max_history: int = Field(50, ge=1, le=1000, description="Most events in a request's history.")
     train_requests_per_user: int = Field(
         10, ge=1, le=1000, description="Train requests per user, at the user's last train events."
@@ -43,6 +47,14 @@ class FeaturizeConfig(FrozenModel):
     )
     affinity_categories: int = Field(
         20, ge=1, le=1000, description="Most categories in a user's affinity, the largest shares first."
+    )
+    user_features: tuple[str, ...] = Field(
+        (), description="Declared columns of users that the model reads, such as gender; a request may lack any."
+    )
+    context_features: tuple[str, ...] = Field(
+        (),
+        description="Declared columns of events that the model reads as the context of a request, such as device; a "
+        "request may lack any.",
     )
     query_split: Literal["auto", "given", "random", "time"] = Field(
         "auto",
@@ -77,6 +89,13 @@ class FeaturizeConfig(FrozenModel):
         return halved_settings(self, "memory_limit_mb", minimum=256) | halved_settings(
             self, "join_chunk", "negatives", "max_history"
         )
+
+    @field_validator("user_features", "context_features")
+    @classmethod
+    def _plain_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names) or any(":" in name for name in names):
+            raise ValueError("a feature is named once, and without a colon")
+        return names
 
     @model_validator(mode="after")
     def _times_are_consistent(self) -> Self:

@@ -1,7 +1,9 @@
 """The features that requests and items carry, as Feast names them ("view:feature")."""
 
 from feature_repo.item import CONTENT
+from feature_repo.profile import USER_PROFILE
 from rankline.features import transforms
+from rankline.features.profile import CONTEXT, PROFILE, ProfileFields
 
 USER_FEATURE_REFS = (
     *(f"user_activity:{name}" for name in transforms.USER),
@@ -10,3 +12,12 @@ USER_FEATURE_REFS = (
     *(f"request_context:{name}" for name in transforms.CONTEXT),
 )
 ITEM_FEATURE_REFS = tuple(f"item_{'content' if name in CONTENT else 'popularity'}:{name}" for name in transforms.ITEM)
+
+
+def user_feature_refs(fields: ProfileFields) -> list[str]:
+    """The features that requests carry, with the declared ``fields`` of users and of the moment."""
+    return [
+        *USER_FEATURE_REFS,
+        *(f"{USER_PROFILE}:{PROFILE}{name}" for name in fields.user),
+        *(f"moment:{CONTEXT}{name}" for name in fields.context),
+    ]

@@ -24,7 +24,8 @@ from rankline.errors import TooSmall, ValidationFailed
 class Interactions:
     """The log of users' events, with the ids and items that its codes stand for.
 
-    ``ratings`` [n] and ``queries`` [n] are in the log's order: 0 without a rating, -1 without a query.
+    ``ratings`` [n], ``queries`` [n] and ``rows`` [n] are in the log's order: 0 without a rating, -1 without a query,
+    and the row of each event in events.parquet.
     """
 
     log: Log
@@ -33,6 +34,7 @@ class Interactions:
     ratings: np.ndarray
     queries: Ints
     query_ids: pa.Array
+    rows: Ints
 
     @property
     def item_ids(self) -> pa.Array:
@@ -48,7 +50,7 @@ def read_log(db: Any, clean: Path) -> Interactions:
     """
     items = parquet.read_table(clean / "items.parquet")
     events = db.sql(
-        "SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating "
+        "SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating, row "
         "FROM events WHERE user_id IS NOT NULL ORDER BY at_us, row"
     ).to_arrow_table()
     item_codes = pc.index_in(events["item_id"], value_set=items["item_id"])
@@ -73,7 +75,8 @@ def read_log(db: Any, clean: Path) -> Interactions:
     order = np.argsort(codes, kind="stable")
     query_ids = pc.unique(events["query_id"]).drop_null()
     queries = pc.fill_null(pc.index_in(events["query_id"], value_set=query_ids), -1).to_numpy().astype(np.int64)
-    return Interactions(log, user_ids, items, events["rating"].to_numpy()[order], queries[order], query_ids)
+    ratings, rows = events["rating"].to_numpy()[order], events["row"].to_numpy()[order]
+    return Interactions(log, user_ids, items, ratings, queries[order], query_ids, rows)
 
 
 def log_split(log: Log, config: FeaturizeConfig) -> Split:

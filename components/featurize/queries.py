@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from components.featurize.config import FeaturizeConfig
+from components.featurize.profiles import Profiles
 from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
 from components.featurize.tables import DAY_US, RequestTable
 from rankline import contracts
@@ -106,8 +107,8 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
     return QueryRequests(RequestTable(table, time_us), split, rows["known_us"].to_numpy().astype(np.int64))
 
 
-def with_features(request_table: RequestTable) -> pa.Table:
-    """The requests with their context features; user features and affinity are empty."""
+def with_features(request_table: RequestTable, profiles: Profiles) -> pa.Table:
+    """The requests with their context features; user features, affinity and declared fields are empty."""
     count = len(request_table.time_us)
     zeros = np.zeros(count)
     context = transforms.request_context(
@@ -118,7 +119,8 @@ def with_features(request_table: RequestTable) -> pa.Table:
         "affinity_categories": pa.array([[]] * count, pa.list_(pa.string())),
         "affinity_shares": pa.array([[]] * count, pa.list_(pa.float32())),
     }
-    return pa.table({**columns, **dict.fromkeys(transforms.USER, zeros), **no_affinity, **context})
+    unknown = profiles.empty(count)
+    return pa.table({**columns, **dict.fromkeys(transforms.USER, zeros), **no_affinity, **context, **unknown})
 
 
 def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:

@@ -170,11 +170,15 @@ def _concatenate(parts: Sequence[Requests], *, min_history: int) -> Requests:
 
 
 def _train_requests(log: Log, train: Bools, *, min_history: int, per_user: int) -> Requests:
-    """Requests at each user's last ``per_user`` train events that can be targets and have enough history."""
+    """Requests at each user's last ``per_user`` train events that can be targets and have enough history.
+
+    Where a history may be empty, also at each user's first event: it shows what those choose who have none.
+    """
     index = np.arange(len(log.time_us)) - log.starts
     position = np.flatnonzero(train & log.first_times & (index >= min_history))
     # limited before histories are built: a history for every event would be quadratic in memory
-    return _single_target_requests(log, TRAIN, position[_rank_from_end(log.users[position]) <= per_user])
+    chosen = (_rank_from_end(log.users[position]) <= per_user) | (index[position] == 0)
+    return _single_target_requests(log, TRAIN, position[chosen])
 
 
 def _rank_from_end(users: Ints) -> Ints:

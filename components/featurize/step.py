@@ -17,9 +17,10 @@ from components.featurize.config import FeaturizeConfig
 from components.featurize.interactions import Interactions
 from components.featurize.join import JoinSettings, PointInTimeJoin
 from components.featurize.parquet_writers import ParquetWriters
+from components.featurize.profiles import Profiles
 from components.featurize.queries import QueryRequests
 from components.featurize.split import Split
-from rankline.features.transforms import SERVICE
+from rankline.contracts import TIME_ZONE
 from rankline.io import digest
 from rankline.io.files import write_json
 from rankline.io.sql import spill_folder, temporary_database
@@ -34,13 +35,14 @@ Join = Callable[..., PointInTimeJoin]  # of features and the number of rows
 
 @dataclass(frozen=True)
 class SplitData:
-    """The clean tables as requests: users' events and their split, and the queries that no user asked."""
+    """The clean tables as requests: users' events and their split, queries that no user asked, declared fields."""
 
     interactions: Interactions
     log_split: Split
     query_texts: dict[str, str]
     query_requests: QueryRequests
     counts: dict[str, Any]
+    profiles: Profiles
 
 
 def featurize(
@@ -59,6 +61,7 @@ def featurize(
 
     Raises:
         TooSmall: a split would have fewer requests than ``config.min_requests``.
+        UsageError: a declared feature has no column that can be encoded.
         ValidationFailed: events name unknown items, or queries without words.
         IntegrityError: a join lost rows, or the fast join and Feast do not agree.
         StorageError: Postgres does not answer, refuses, or its registry is locked.
@@ -80,6 +83,7 @@ def featurize(
             affinity_categories=config.affinity_categories,
             history_days=config.history_days,
         )
+        data.profiles.write_sources(feast / SOURCES)
 
     progress.phase("feast apply")
     project = _apply_definitions(feast, config, stores)
@@ -110,13 +114,14 @@ def featurize(
 
 
 def _split_requests(db: Any, clean: Path, config: FeaturizeConfig) -> SplitData:
+    profiles = Profiles.read(clean, config)
     events = interactions.read_log(db, clean)
     log_split = interactions.log_split(events.log, config)
     query_texts = queries.query_texts(clean, turns=config.turns)
     query_requests = queries.requests(db, clean, query_texts, config)
     counts = interactions.counts(log_split, query_requests.counts())
     interactions.check_split_sizes(counts["requests"], config)
-    return SplitData(events, log_split, query_texts, query_requests, counts)
+    return SplitData(events, log_split, query_texts, query_requests, counts, profiles)
 
 
 def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStoreConfig | None) -> str:
@@ -126,7 +131,8 @@ def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStor
     """
     from feature_repo.store import SOURCES, apply
 
-    settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
+    unset = {name for name in ("user_features", "context_features") if not getattr(config, name)}
+    settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS | unset)
     project = f"rankline_{digest.json_digest([digest.tree_digest(feast / SOURCES), settings])[:12]}"
     apply(feast, project=project, sources=feast / SOURCES, stores=stores)
     return project
@@ -151,7 +157,7 @@ def _write_requests(
     writers: ParquetWriters, join: Join, data: SplitData, config: FeaturizeConfig, progress: Progress
 ) -> tuple[int, int]:
     """Write requests and negatives in parts; returns the rows joined, and those checked against Feast."""
-    from components.featurize.feature_refs import USER_FEATURE_REFS
+    from components.featurize.feature_refs import user_feature_refs
 
     sampler = negatives.Sampler(
         data.interactions.log,
@@ -162,16 +168,20 @@ def _write_requests(
     )
     requests = data.log_split.requests
     count = len(requests.position)
-    users = join(USER_FEATURE_REFS, rows=count)
+    users = join(user_feature_refs(data.profiles.fields), rows=count)
     for start in range(0, count, config.join_chunk):
         part = replace(data.log_split, requests=requests.part(start, start + config.join_chunk))
         request_table = tables.requests(data.interactions, part, data.query_texts, max_history=config.max_history)
-        user_features = users.join(tables.user_entity_rows(request_table))
+        event_rows = data.interactions.rows[part.requests.position]
+        entity_rows = data.profiles.with_inputs(tables.user_entity_rows(request_table), event_rows)
+        user_features = users.join(entity_rows)
+        if TIME_ZONE in entity_rows.column_names:
+            request_table = request_table.with_column(TIME_ZONE, entity_rows[TIME_ZONE])
         writers.write("requests", tables.with_features(request_table, user_features))
         writers.write("negatives", tables.negatives(data.interactions, request_table, sampler.draw(part.requests)))
         progress.update(start + len(request_table.table), count)
     checked = users.check()
-    writers.write("requests", queries.with_features(data.query_requests.request_table))
+    writers.write("requests", queries.with_features(data.query_requests.request_table, data.profiles))
     writers.write("negatives", tables.empty_negatives())
     return count, checked
 
@@ -194,13 +204,14 @@ def _write_item_features(
 
 def _definitions(data: SplitData, config: FeaturizeConfig) -> dict[str, Any]:
     """How the requests were made, and which features they have."""
-
+    fields = data.profiles.fields
     return {
         "split": interactions.split_definition(data.interactions.log, config),
         "train_end": interactions.iso(max(data.log_split.train_end, data.query_requests.train_end)),
         "turns": config.turns,
-        "service": SERVICE,
+        "service": fields.service,
         **tables.feature_lists(),
+        **({"profile": fields.model_dump()} if fields.any else {}),
         "categories": interactions.categories(data.interactions.items),
     }
 

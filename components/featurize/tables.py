@@ -16,6 +16,7 @@ from components.featurize.interactions import Interactions
 from components.featurize.split import Ints, Lists, Requests, Split
 from rankline import contracts
 from rankline.features import transforms
+from rankline.features.profile import CONTEXT, PROFILE
 
 DAY_US = 86_400 * 1_000_000
 
@@ -26,6 +27,10 @@ class RequestTable:
 
     table: pa.Table
     time_us: Ints
+
+    def with_column(self, name: str, values: Any) -> RequestTable:
+        """The same requests with another column."""
+        return replace(self, table=self.table.append_column(name, values))
 
 
 def _arrow_lists(lists: Lists, values: Any) -> pa.ListArray:
@@ -87,14 +92,14 @@ def user_entity_rows(request_table: RequestTable) -> pa.Table:
     """The entity rows of users: user, time, and the request's own data."""
     history = request_table.table["history_times"]
     lengths = pc.list_value_length(history).to_numpy()
-    # every request has a last event: min_history is at least 1
-    ends = np.cumsum(lengths) - 1
+    times = np.append(pc.list_flatten(history).to_numpy(), 0.0)
+    ends = np.where(lengths > 0, np.cumsum(lengths) - 1, -1)  # without a last event its time is 0
     return pa.table(
         {
             "user_id": request_table.table["user_id"],
             "event_timestamp": pa.array(request_table.time_us).cast(contracts.UTC_TIMESTAMP),
             "request_time": request_table.table["at"],
-            "last_event_time": pc.list_flatten(history).to_numpy()[ends],
+            "last_event_time": times[ends],
             "history_length": lengths.astype(np.float64),
         }
     )
@@ -137,7 +142,9 @@ def _fill_missing(columns: pa.Table) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in columns.column_names:
         column = columns[name]
-        if pa.types.is_list(column.type):
+        if name.startswith((PROFILE, CONTEXT)):  # what is unknown stays unknown
+            out[name] = column
+        elif pa.types.is_list(column.type):
             lists = column.combine_chunks()
             lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())

@@ -70,6 +70,13 @@ class FinetuneConfig(FrozenModel):
         lt=1,
         description="Probability of dropping an item's own embedding in training, so that its text has to suffice.",
     )
+    profile_dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Probability of dropping a declared feature of the user or of the moment in training, so that a "
+        "request may leave it out; and of dropping all of a request.",
+    )
     epochs: int = Field(40, ge=1, description="Maximum number of passes over the users.")
     warm_start: bool = Field(
         False, description="Start from the champion's weights where they fit, with items matched by their ids."

@@ -76,6 +76,7 @@ def train_teacher(
         context.progress.phase("encoding the items again")
         text_IT = _encode(encoder, tokenizer, data.item_texts, context)
 
+    _encode_profiles(encoder, tokenizer, data, context)
     side_IS = torch.from_numpy(data.side_IS).to(context.device)
     inputs = TeacherInputs(data, encoder, tokenizer, text_IT, side_IS)
     members = _train_members(inputs, warm, context)
@@ -155,6 +156,15 @@ def _encode_untuned(
     ]
     torch.manual_seed(config.seed)
     return text_IT, UntunedVectors(*vectors)
+
+
+def _encode_profiles(encoder: TextEncoder, tokenizer: Tokenizer, data: Examples, context: TrainingContext) -> None:
+    """Encode the texts of users, as the encoder reads them before it is trained with a teacher."""
+    if data.profile is None or not data.profile.texts:
+        return
+    for requests in data.splits.values():
+        if requests.profiles is not None:
+            requests.profiles.text_UT = _encode(encoder, tokenizer, requests.profiles.texts, context).to(context.device)
 
 
 def _train_members(inputs: TeacherInputs, warm: WarmWeights, context: TrainingContext) -> list[TrainedTeacher]:

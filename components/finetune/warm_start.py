@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rankline.train.examples import Examples
 
 SIZES = ("vector_size", "max_history", "layers", "heads")
-DATA_BUFFERS = ("fusion.known_I",)  # belong to the data and never come from another model
+OF_THE_DATA = ("fusion.known_I", "profile.")  # belong to the data, or to its fields, and come from no other model
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class WarmWeights:
         merged = {
             name: value
             for name, value in source.items()
-            if name in current and current[name].shape == value.shape and name not in DATA_BUFFERS
+            if name in current and current[name].shape == value.shape and not name.startswith(OF_THE_DATA)
         }
         merged["fusion.own.weight"] = self._item_embeddings(current, source, data)
         merged["fusion.side.weight"] = self._side_weights(current, source, data)

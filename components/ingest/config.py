@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.ingest.ids import NORMALISATIONS
 from components.ingest.times import OTHER_UNITS
-from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, USERS, FrozenModel
+from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, TIME_ZONE, USERS, FrozenModel
 from rankline.io.sources import Source, is_file_database
 from rankline.runtime.memory import halved_settings
 
@@ -94,8 +94,13 @@ class Columns(FrozenModel):
     )
     user_attributes: tuple[str, ...] = Field(("age", "gender", "occupation"), description="Columns of users to keep.")
     user_numbers: tuple[str, ...] = Field((), description="Columns of users to keep as numbers.")
+    user_texts: tuple[str, ...] = Field((), description="Columns of users to keep as texts that the encoder can read.")
+    user_time_zone: str = Field("", description="Column of users with the zone of their clock, such as Europe/Berlin.")
     event_attributes: tuple[str, ...] = Field((), description="Further columns of events to keep.")
     event_numbers: tuple[str, ...] = Field((), description="Further columns of events to keep as numbers.")
+    event_time_zone: str = Field(
+        "", description="Column of events with the zone of the user's clock at the time; it wins over the user's."
+    )
 
     def wants(self, column: str) -> bool:
         """Whether the settings name a column of the source; other columns are not read."""
@@ -115,7 +120,7 @@ class Columns(FrozenModel):
 
     def declared(self, subject: str) -> list[str]:
         """The declared columns of items, users or events."""
-        kinds = ("attributes", "numbers", "vectors")
+        kinds = ("attributes", "numbers", "vectors", "texts")
         return [name for kind in kinds for name in getattr(self, f"{subject}_{kind}", ())]
 
     def source_columns(self) -> set[str]:
@@ -159,8 +164,8 @@ class Columns(FrozenModel):
         return zone
 
     @field_validator(
-        "item_attributes", "item_numbers", "item_vectors", "user_attributes", "user_numbers", "event_attributes",
-        "event_numbers",
+        "item_attributes", "item_numbers", "item_vectors", "user_attributes", "user_numbers", "user_texts",
+        "event_attributes", "event_numbers",
     )  # fmt: skip
     @classmethod
     def _not_canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,7 +176,8 @@ class Columns(FrozenModel):
     @model_validator(mode="after")
     def _stored_names_differ(self) -> "Columns":
         for subject in ("item", "user", "event"):
-            by_stored_name: dict[str, str] = {}
+            zone = getattr(self, f"{subject}_time_zone", "")
+            by_stored_name = {TIME_ZONE: zone} if zone else {}
             for name in self.declared(subject):
                 if other := by_stored_name.get(stored_name(name).casefold()):
                     raise ValueError(

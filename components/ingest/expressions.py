@@ -4,12 +4,14 @@ All formats share these expressions. A row is rejected with the reason of the fi
 """
 
 import difflib
+import zoneinfo
 from collections.abc import Collection, Iterable
 
 from components.ingest.config import UNITS, Columns, IngestConfig, stored_name
 from components.ingest.ids import normalised, whole
 from components.ingest.readers.parts import Column, Part
 from components.ingest.times import EXCEL_EPOCH_DAYS, NAIVE, TICKS_EPOCH, ZONED
+from rankline.contracts import TIME_ZONE
 from rankline.errors import SourceError
 from rankline.io.sql import literal
 
@@ -277,7 +279,7 @@ class ColumnExpressions:
     def extra(self, subject: str) -> dict[str, str]:
         """The declared columns of a table, by the names they are stored under."""
         columns, expressions = self.config.columns, {}
-        for setting in (f"{subject}_attributes", f"{subject}_numbers", f"{subject}_vectors"):
+        for setting in (f"{subject}_attributes", f"{subject}_numbers", f"{subject}_vectors", f"{subject}_texts"):
             for name in getattr(columns, setting, ()):
                 if not self.has(name, setting=setting):
                     continue
@@ -285,10 +287,19 @@ class ColumnExpressions:
                     expression = self.number(name, setting=setting, reason=f"unparsable {name}")
                 elif setting.endswith("vectors"):
                     expression = self.numbers(name, setting=setting)
+                elif setting.endswith("texts"):
+                    expression = self.text(name, setting=setting)
                 else:
                     expression = self.declared(name, setting=setting)
                 expressions[stored_name(name)] = expression
+        if zone := getattr(columns, f"{subject}_time_zone", ""):
+            expressions[TIME_ZONE] = self.zone(zone, setting=f"{subject}_time_zone")
         return expressions
+
+    def zone(self, name: str, *, setting: str) -> str:
+        """A column as the name of a time zone; null where it is none, which is then UTC."""
+        text = self.text(name, setting=setting)
+        return f"CASE WHEN {text} IN {sql_list(sorted(zoneinfo.available_timezones()))} THEN {text} END"
 
 
 def _yes_or_no(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig
+from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig, stored_name
 from components.ingest.limits import check_event_count, check_prices, check_rejected_share
 from components.ingest.readers import beir, recbole, sql, tables
 from components.ingest.readers.parts import Part, first_rows
@@ -82,6 +82,7 @@ def ingest(
         _write_tables(db, raw)
         summary = _summary(db, config, columns, files, staged)
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
+        summary |= _declared(columns)
 
     outputs = ["events.parquet", "items.parquet", "users.parquet"]
     outputs += ["queries.parquet"] if summary["rows"]["queries"] else []
@@ -89,6 +90,13 @@ def ingest(
     write_json(raw / "summary.json", summary)
     check_event_count(summary, config, raw)
     return {key: summary[key] for key in ("rows", "rejected", "outside_window", "event_time", "data_digest")}
+
+
+def _declared(columns: Columns) -> dict[str, Any]:
+    """What types do not tell of declared columns: which are texts, and which tables know the users' time zones."""
+    texts = [stored_name(name) for name in columns.user_texts]
+    zones = [table for table in ("users", "events") if getattr(columns, f"{table[:-1]}_time_zone")]
+    return {name: value for name, value in (("user_texts", texts), ("time_zones", zones)) if value}
 
 
 def _create_window_view(db: Any, config: IngestConfig) -> None:

@@ -56,7 +56,7 @@ def materialize_online(
     started = time.monotonic()
     try:
         if champion_reads:
-            _check_definitions(folder, stores)
+            _check_definitions(features, folder, stores)
         watermark = _materialize(features, folder, stores, owner)
         return {**watermark, "seconds": round(time.monotonic() - started, 2)}
     except (StorageError, UsageError):
@@ -71,12 +71,13 @@ def materialize_online(
         ) from error
 
 
-def _check_definitions(folder: Path, stores: FeatureStoreConfig) -> None:
+def _check_definitions(features: Path, folder: Path, stores: FeatureStoreConfig) -> None:
     from feature_repo.backends import translate_errors
     from feature_repo.changes import definition_changes
+    from feature_repo.store import SOURCES
 
     with translate_errors(stores):
-        changed = definition_changes(folder)
+        changed = definition_changes(folder, features / "feast" / SOURCES)
     if changed:
         raise UsageError(
             f"these are other feature definitions than the champion reads under the name {folder.name}",
@@ -94,6 +95,7 @@ def _materialize(
     from feature_repo.backends import translate_errors
     from feature_repo.materialize import materialize
     from feature_repo.store import SOURCES, apply, open_store
+    from rankline.features.profile import DECLARED
     from rankline.features.watermark import FILE as WATERMARK
     from rankline.features.watermark import read_shared
 
@@ -102,7 +104,7 @@ def _materialize(
     watermark = read_json_object(folder / WATERMARK)
     if watermark and _parse_time(watermark.get("until")) > until:
         return {**watermark, "moved": False}
-    for source in sorted(sources.glob("*.parquet")):
+    for source in sorted([*sources.glob("*.parquet"), *sources.glob(DECLARED)]):
         with replacing(folder / SOURCES / source.name) as partial:
             shutil.copyfile(source, partial)
     apply(folder, project=_project(folder.name, stores), sources=folder / SOURCES, stores=stores)

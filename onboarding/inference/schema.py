@@ -13,8 +13,8 @@ KEY_SETTINGS = {"items": "item_id", "users": "user_id", "queries": "query_id"}
 TEXT_SETTINGS = ("title", "text", "query_text")
 # settings that name any number of columns
 LIST_SETTINGS = (
-    "text", "item_attributes", "item_numbers", "item_vectors", "user_attributes", "user_numbers", "event_attributes",
-    "event_numbers",
+    "text", "item_attributes", "item_numbers", "item_vectors", "user_attributes", "user_numbers", "user_texts",
+    "event_attributes", "event_numbers",
 )  # fmt: skip
 # setting of ingest's columns -> the roles whose tables may have such a column
 SETTING_ROLES: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,8 @@ SETTING_ROLES: dict[str, tuple[str, ...]] = {
     "text": ("items",), "category": ("items",), "created_year": ("items",), "created_at": ("items",),
     "language": ("items",), "price": ("items",), "available": ("items",), "item_attributes": ("items",),
     "item_numbers": ("items",), "item_vectors": ("items",), "user_attributes": ("users",),
-    "user_numbers": ("users",), "event_attributes": ("events",), "event_numbers": ("events",),
+    "user_numbers": ("users",), "user_texts": ("users",), "user_time_zone": ("users",),
+    "event_attributes": ("events",), "event_numbers": ("events",), "event_time_zone": ("events",),
 }  # fmt: skip
 SURE_ABOVE, LIKELY_ABOVE = 0.8, 0.55
 

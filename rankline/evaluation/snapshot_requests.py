@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankline.contracts import FrozenState, History
+from rankline.contracts import TIME_ZONE, FrozenState, History
 from rankline.features import transforms
+from rankline.features.profile import CONTEXT, PROFILE, given_values
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def read_snapshot_requests(folder: Path, split: str) -> Iterator[SnapshotRequest
             user_features={name: row[name] or 0.0 for name in transforms.USER},
             affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
             item_features=snapshots.columns_on(row["snapshot"]),
+            profile=given_values(row, PROFILE),
+            context=given_values(row, CONTEXT),
+            time_zone=row.get(TIME_ZONE) or "",
         )
         yield SnapshotRequest(
             row["request_id"], row["user_id"], row["query"], state, row["targets"], row["target_ratings"]

@@ -126,23 +126,34 @@ def _clip_to_range(bounds: ValueRange | None, values_I: Floats) -> Floats:
     return values_I if bounds is None else np.clip(values_I, np.float32(bounds.low), np.float32(bounds.high))
 
 
+def fit_number(name: str, values_I: Floats) -> DeclaredColumn:
+    """Fit the encoding of a number; NaN and infinity do not count."""
+    values_I = np.where(np.isfinite(values_I), values_I, np.float32(np.nan))
+    if not np.isfinite(values_I).any():
+        return DeclaredColumn(name=name, kind="number")
+    spread = float(np.nanstd(values_I))
+    return DeclaredColumn(
+        name=name,
+        kind="number",
+        mean=float(np.nanmean(values_I)),
+        spread=spread if spread > 1e-6 else 0.0,
+        range=ValueRange.from_values(values_I),
+    )
+
+
+def standardize(declared: DeclaredColumn, values_I: Floats) -> Floats:
+    """[I] numbers with mean 0 and deviation 1 in training, clipped to training's range; 0 for none."""
+    values_I = _clip_to_range(declared.range, values_I)
+    scaled_I = (values_I - declared.mean) / declared.spread if declared.spread else np.zeros_like(values_I)
+    return np.asarray(np.nan_to_num(scaled_I), np.float32)
+
+
 def _fit_column(field: Any, column: Any) -> DeclaredColumn | None:
     """Fit the encoding of a declared column; None for types that are not encoded."""
     import pyarrow.types as types
 
     if types.is_floating(field.type):
-        values_I = _to_float32(column)
-        values_I = np.where(np.isfinite(values_I), values_I, np.float32(np.nan))
-        if not np.isfinite(values_I).any():
-            return DeclaredColumn(name=field.name, kind="number")
-        spread = float(np.nanstd(values_I))
-        return DeclaredColumn(
-            name=field.name,
-            kind="number",
-            mean=float(np.nanmean(values_I)),
-            spread=spread if spread > 1e-6 else 0.0,
-            range=ValueRange.from_values(values_I),
-        )
+        return fit_number(field.name, _to_float32(column))
     if types.is_list(field.type) and types.is_floating(field.type.value_type):
         size = max((len(row) for row in column.to_pylist() if row), default=0)
         return DeclaredColumn(name=field.name, kind="vector", size=size)
@@ -163,9 +174,7 @@ def _encode_column(declared: DeclaredColumn, column: Any) -> Floats:
     if types.is_null(column.type):
         return np.zeros((len(column), declared.width), np.float32)
     if declared.kind == "number" and types.is_floating(column.type):
-        values_I = _clip_to_range(declared.range, _to_float32(column))
-        scaled_I = (values_I - declared.mean) / declared.spread if declared.spread else np.zeros_like(values_I)
-        return np.asarray(np.nan_to_num(scaled_I)[:, None], np.float32)
+        return standardize(declared, _to_float32(column))[:, None]
     if declared.kind == "vector" and types.is_list(column.type):
         rows = column.to_pylist()
         if wrong_size := next((len(row) for row in rows if row and len(row) != declared.size), None):

@@ -5,8 +5,11 @@ Shapes: I items, C categories, F features. Missing values are always 0.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -92,17 +95,41 @@ def fresh_popularity(columns: Mapping[str, Sequence[Any]], index: Mapping[str, i
     return counts_IF @ np.array([1.0, 0.1, 0.001], np.float32)
 
 
+def utc_offsets(times: npt.NDArray[np.float64], time_zones: Sequence[str]) -> npt.NDArray[np.float64]:
+    """[n] seconds by which the clock of each zone is ahead of UTC at a time; 0 for a name that is no zone."""
+    offsets = np.zeros(len(times))
+    for row, (time, name) in enumerate(zip(times.tolist(), time_zones)):
+        if name and (zone := _zone(name)) is not None:
+            offset = datetime.fromtimestamp(time, zone).utcoffset()
+            offsets[row] = offset.total_seconds() if offset else 0.0
+    return offsets
+
+
+@functools.cache
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        return None
+
+
 def request_context(
-    *, request_time: npt.NDArray[Any], last_event_time: npt.NDArray[Any], history_length: npt.NDArray[Any]
+    *,
+    request_time: npt.NDArray[Any],
+    last_event_time: npt.NDArray[Any],
+    history_length: npt.NDArray[Any],
+    time_zones: Sequence[str] = (),
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Features of a request's time, each [n]; times in unix seconds (UTC), ``last_event_time`` 0 if none.
 
-    Feast's on-demand view `request_context` and snapshot requests both use it.
+    Hours and weekdays are those of the clock in ``time_zones``, of UTC where there is none. Feast's on-demand view
+    `request_context` and snapshot requests both use it.
     """
     request_time = np.asarray(request_time, np.float64)
     last_event_time = np.asarray(last_event_time, np.float64)
-    angle = 2 * np.pi * (request_time % DAY_S) / DAY_S
-    weekday = (request_time // DAY_S + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    clock = request_time + utc_offsets(request_time, time_zones) if any(time_zones) else request_time
+    angle = 2 * np.pi * (clock % DAY_S) / DAY_S
+    weekday = (clock // DAY_S + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
     hours = np.maximum(request_time - last_event_time, 0) / 3600
     return {
         "ctx_hour_sin": np.sin(angle),

@@ -2,6 +2,7 @@
 
     manifest.json  tokenizer.json  policy.json  examples.jsonl
     text.onnx user.onnx scorer.onnx           fp32, with .int8.onnx and .fp16.onnx next to them
+    profile.onnx profile.json                 declared fields of users and of the moment, where there are any
     side.onnx own.parquet items.json          with text.onnx, these embed items (rankline/model/catalogue/)
     catalogue/                                the catalogue it was exported with (rankline/model/catalogue_files.py)
 
@@ -20,6 +21,7 @@ import numpy as np
 from rankline.contracts import Manifest
 from rankline.errors import IntegrityError, UsageError
 from rankline.features.bm25 import Bm25
+from rankline.features.profile import ProfileEncoder
 from rankline.features.transforms import category_matrix
 from rankline.io import digest
 from rankline.io.files import read_model
@@ -38,6 +40,7 @@ from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.model.scoring import CandidateSettings, Catalogue
 
 MANIFEST = "manifest.json"
+PROFILE_FILE = "profile.json"
 CATALOGUE = "catalogue"
 DISPLAY_COLUMNS = ("item_id", "title", "category", "price", "available", "language")
 EXPORT_HINT = "export the model again with this version of Rankline"
@@ -75,6 +78,24 @@ class Bundle:
             self.folder / POLICY_FILE,
             ServingPolicy,
             what="the bundle's policy",
+            error=IntegrityError,
+            missing=EXPORT_HINT,
+            damaged=EXPORT_HINT,
+        )
+
+    @property
+    def profile_encoder(self) -> ProfileEncoder:
+        """How the declared fields of requests are encoded; without fields where none are declared.
+
+        Raises:
+            IntegrityError: profile.json cannot be read.
+        """
+        if PROFILE_FILE not in self.manifest.files:
+            return ProfileEncoder(columns=[])
+        return read_model(
+            self.folder / PROFILE_FILE,
+            ProfileEncoder,
+            what="the bundle's declared fields",
             error=IntegrityError,
             missing=EXPORT_HINT,
             damaged=EXPORT_HINT,
@@ -159,7 +180,7 @@ def refuse_unlisted(manifest: Manifest, revision_files: dict[str, str], *, where
     """
     listed = {*manifest.files, *(f"{CATALOGUE}/{name}" for name in revision_files)}
     for name, precision in manifest.precisions.items():
-        for file in (precision.text, precision.side, precision.user, precision.scorer, precision.item_vectors):
+        for file in precision.served_files:
             if file is not None and file not in listed:
                 raise IntegrityError(
                     f"the bundle's manifest names a {name} file that has no digest",

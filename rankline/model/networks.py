@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankline.errors import IntegrityError, UsageError
+from rankline.model.profile_network import ProfileNetwork
 
 RATINGS = 6  # none, and one to five stars
 HEADS = ("click", "like")
@@ -255,7 +256,16 @@ class Teacher(nn.Module):
     has a head (multi-task).
     """
 
-    def __init__(self, *, fusion: ItemFusion, tower: HistoryTower, features: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        fusion: ItemFusion,
+        tower: HistoryTower,
+        features: int,
+        heads: int,
+        dropout: float,
+        profile: ProfileNetwork | None = None,
+    ) -> None:
         super().__init__()
         size = tower.size
         self.fusion, self.tower, self.attention_heads = fusion, tower, heads
@@ -270,6 +280,7 @@ class Teacher(nn.Module):
         self.mix = nn.Parameter(torch.tensor([1.0, 0.1]))
         for weight in (self.wide.weight, self.joint.get_parameter("3.weight")):
             nn.init.zeros_(weight)
+        self.profile = profile
 
     def forward(
         self,
@@ -279,14 +290,17 @@ class Teacher(nn.Module):
         lengths_B: Tensor,
         candidates_BCD: Tensor,
         features_BCF: Tensor,
+        known_BN: Tensor | None = None,
     ) -> Tensor:
-        """[B, C, H] logits. ``ages_BL``: log1p hours between each event and the request."""
+        """[B, C, H] logits. ``ages_BL``: log1p hours between each event and the request; ``known_BN``: its fields."""
         size = candidates_BCD.shape[-1]
         has_history_B11 = (lengths_B > 0).view(-1, 1, 1).to(items_BLD.dtype)  # an empty history contributes nothing
         hidden_BLD = self.tower.hidden(items_BLD, ratings_BL)
         last_B1D = (
             hidden_BLD.gather(1, (lengths_B - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, size)) * has_history_B11
         )
+        if self.profile is not None and known_BN is not None:
+            last_B1D = last_B1D + self.profile(known_BN).unsqueeze(1)
         events_BLD = hidden_BLD + self.age(ages_BL.unsqueeze(-1))
         attended_BCD = self._attend(candidates_BCD, events_BLD, lengths_B) * has_history_B11
         scaled_BCD = candidates_BCD * math.sqrt(size)

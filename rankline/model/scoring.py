@@ -25,11 +25,11 @@ _USER_FEATURES = ("covisit_share", "covisit_log")
 _QUERY_FEATURES = ("towers_score", "bm25_share", "bm25_log")
 
 
-def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
+def feature_names(*, users: bool = True, queries: bool = False, service: str = transforms.SERVICE) -> FeatureNames:
     """The features that this version computes, in the scorer's order."""
     first, last = _BASE_FEATURES
     return FeatureNames(
-        service=transforms.SERVICE,
+        service=service,
         user=list(transforms.USER),
         item=list(transforms.ITEM),
         cross=list(transforms.CROSS),
@@ -161,5 +161,6 @@ def context_features(state: FrozenState) -> dict[str, float]:
         request_time=np.array([state.at]),
         last_event_time=np.array([last]),
         history_length=np.array([len(state.history.item_ids)]),
+        time_zones=[state.time_zone],
     )
     return {name: float(values[0]) for name, values in columns.items()}

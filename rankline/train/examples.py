@@ -6,7 +6,7 @@ Shapes: I items, L history events, R requests, F features, D days.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankline.features import transforms
+from rankline.features.profile import CONTEXT, PROFILE, ProfileEncoder, ProfileFields, given_values
 from rankline.features.side_features import SideFeatures
 from rankline.text import item_text
 
@@ -56,6 +57,28 @@ class Sequences:
         return max(0, moved)
 
 
+@dataclass
+class RequestProfiles:
+    """The declared fields of R requests: encoded, and texts as rows of the U different ones.
+
+    Whoever has an encoder sets ``text_UT``, the vectors of ``texts``.
+    """
+
+    encoded_RP: Floats
+    text_RK: Ints
+    texts: list[str]
+    text_UT: Any = None
+
+    @classmethod
+    def of(cls, encoder: ProfileEncoder, rows: list[dict[str, Any]]) -> RequestProfiles:
+        """The fields of some rows of requests.parquet."""
+        profiles, contexts = ([given_values(row, prefix) for row in rows] for prefix in (PROFILE, CONTEXT))
+        texts = [encoder.text_values(*values) for values in zip(profiles, contexts)]
+        index = {text: row for row, text in enumerate(dict.fromkeys(["", *(each for row in texts for each in row)]))}
+        text_RK = np.array([[index[each] for each in row] for row in texts], np.int64).reshape(len(rows), -1)
+        return cls(encoder.encode(profiles, contexts), text_RK, list(index))
+
+
 @dataclass(frozen=True)
 class Requests:
     """The requests of one split as padded arrays (left-aligned, oldest first); the query is "" where there is none."""
@@ -75,6 +98,7 @@ class Requests:
     target_ratings: list[Floats]
     seen: list[Ints]
     negatives: list[Ints]
+    profiles: RequestProfiles | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,6 +124,7 @@ class Examples:
     item_DIF: Floats
     summary: dict[str, Any]
     side: SideFeatures = field(default_factory=lambda: SideFeatures(categories=[]))  # how side_IS is encoded
+    profile: ProfileEncoder | None = None  # how the declared fields of requests are encoded
 
     @property
     def has_users(self) -> bool:
@@ -167,10 +192,15 @@ def read_examples(folder: Path, *, max_history: int) -> Examples:
     sampled = parquet.read_table(folder / "negatives.parquet").to_pydict()
     negatives = dict(zip(sampled["request_id"], sampled["item_ids"]))
     rows = table.to_pylist()
-    splits = {
-        split: _pad_requests([row for row in rows if row["split"] == split], index, days, negatives, max_history)
-        for split in ("train", "valid", "test")
-    }
+    summary = json.loads((folder / "summary.json").read_text())
+    by_split = {split: [row for row in rows if row["split"] == split] for split in ("train", "valid", "test")}
+    splits = {split: _pad_requests(part, index, days, negatives, max_history) for split, part in by_split.items()}
+    encoder = _fit_profile(summary, by_split["train"])
+    if encoder is not None:
+        splits = {
+            split: replace(requests, profiles=RequestProfiles.of(encoder, by_split[split]))
+            for split, requests in splits.items()
+        }
     return Examples(
         item_ids=item_ids,
         index=index,
@@ -181,9 +211,16 @@ def read_examples(folder: Path, *, max_history: int) -> Examples:
         sequences=sequences,
         splits=splits,
         item_DIF=item_DIF,
-        summary=json.loads((folder / "summary.json").read_text()),
+        summary=summary,
         side=side,
+        profile=encoder,
     )
+
+
+def _fit_profile(summary: dict[str, Any], train: list[dict[str, Any]]) -> ProfileEncoder | None:
+    """How the declared fields are encoded, fitted to the training requests; None where none are declared."""
+    fields = ProfileFields(**summary.get("profile", {}))
+    return ProfileEncoder.fit(fields, train) if fields.user or fields.context else None
 
 
 def _item_rows(ids: list[str], index: dict[str, int]) -> Ints:

@@ -24,7 +24,7 @@ from serving.api.schemas import (
     UserRequest,
 )
 from serving.api.services import services_of
-from serving.engine import Engine, EngineRequest, EngineResponse, run_request
+from serving.engine import Engine, EngineRequest, EngineResponse, read_context, run_request
 
 router = APIRouter()
 
@@ -97,9 +97,11 @@ def _look_up(
         state = payload.frozen
     else:
         at = time.time() if payload.at is None else payload.at
+        context, time_zone = read_context(payload.context or {}, services_of(request).models.engine.fields)
         state, known_user, degraded = services_of(request).features.look_up(
             payload.user_id, at=at, history=payload.history, seen=payload.seen
         )
+        state = state.model_copy(update={"context": context, "time_zone": time_zone or state.time_zone})
     return state if exclude_seen else state.model_copy(update={"seen": []}), known_user, degraded
 
 

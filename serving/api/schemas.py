@@ -24,11 +24,16 @@ class UserRequest(BaseModel):
         None, description="a snapshot of history and features at some time; replaces every lookup"
     )
     at: float | None = Field(None, description="time of the request in unix seconds; by default now")
+    context: dict[str, Any] | None = Field(
+        None,
+        description="what is known of the moment: the model's declared context features, and time_zone where it reads "
+        "one; any may be left out. /v1/model lists them",
+    )
 
     @model_validator(mode="after")
     def _check_consistent(self) -> UserRequest:
         if self.frozen is not None:
-            given = [name for name in ("history", "seen", "at") if getattr(self, name) is not None]
+            given = [name for name in ("history", "seen", "at", "context") if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"a frozen state already contains {', '.join(given)}; give one or the other")
         history = self.history or (self.frozen.history if self.frozen else History())
@@ -176,4 +181,7 @@ class ModelResponse(BaseModel):
     heads: list[str]
     items: int = Field(description="number of items in the catalogue")
     hidden: list[str] = Field([], description="items taken down, including ids outside the catalogue")
+    context: dict[str, str] = Field(
+        {}, description="what a request may say in `context`, and how each is read: number, choice, choices, text, zone"
+    )
     manifest: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from rankline.features.transforms import SERVICE
+from rankline.contracts import TIME_ZONE
 from serving.api.schemas import ModelResponse, Readiness
 from serving.api.services import services_of
 from serving.model_manager import NotReady
@@ -27,6 +27,7 @@ def model(request: Request) -> ModelResponse:
         heads=info.heads,
         items=len(engine.item_ids),
         hidden=list(models.hidden),
+        context={**engine.fields.context, **({TIME_ZONE: "zone"} if engine.fields.time_zone else {})},
         manifest=info.manifest,
     )
 
@@ -57,7 +58,7 @@ def readyz(request: Request, response: Response) -> Readiness:
         features={
             "state": features.state,
             "why": features.reason,
-            "service": SERVICE,
+            "service": features.service,
             "watermark": features.watermark,
             "lag_s": None if features.lag_s is None else round(features.lag_s, 1),
         },

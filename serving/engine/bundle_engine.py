@@ -20,6 +20,7 @@ from rankline.io.files import first_line
 from rankline.model import scoring
 from rankline.model.bundle import Bundle, read_catalogue
 from serving.engine.graphs import Floats, Ints, ModelGraphs
+from serving.engine.profile import EncodedProfile, ProfileReader
 from serving.engine.protocol import EngineInfo, EngineRequest, EngineResponse, RankedItem, UnknownItem
 from serving.sessions import Provider
 
@@ -38,6 +39,7 @@ class Prepared:
     unknown: list[str]
     hidden: list[str]
     withdrawn: list[str]
+    profile: EncodedProfile | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class BundleEngine:
         if shared is None or shared.key != (bundle.model_id, precision):
             shared = ModelGraphs.load(bundle, precision, provider=provider, threads=threads)
         self.graphs: ModelGraphs = shared
+        self._profiles = ProfileReader(bundle.profile_encoder, shared)
+        self.fields = self._profiles.encoder.fields
         catalogue, self._items = read_catalogue(bundle, precision)
         self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
         self._feature_names, self._heads = manifest.features, manifest.heads
@@ -214,6 +218,7 @@ class BundleEngine:
             unknown=[item for item in missing if item not in exclusions.items],
             hidden=hidden,
             withdrawn=withdrawn,
+            profile=self._profiles.encode(state),
         )
 
     def _unknown_item(self, items: Sequence[str]) -> UnknownItem:
@@ -244,12 +249,16 @@ class BundleEngine:
         return [results[n] for n in range(len(batch))]
 
     def _query_vectors(self, batch: Sequence[Prepared]) -> Floats:
-        """[B, D] the sum of the query's and the history's vector."""
-        return self.graphs.query_vectors(
+        """[B, D] the sum of the query's, the history's and the declared fields' vector."""
+        vectors_ID = self._catalogue.vectors_ID
+        left_BD = self.graphs.query_vectors(
             [prepared.tokens_T for prepared in batch],
             [(prepared.history_L, prepared.ratings_L) for prepared in batch],
-            self._catalogue.vectors_ID,
+            vectors_ID,
         )
+        if self.graphs.profile is not None:
+            left_BD += self._profiles.vectors([prepared.profile for prepared in batch], size=vectors_ID.shape[1])
+        return left_BD
 
     def _draw_candidates(self, prepared: Prepared, left_D: Floats) -> _CandidateSet:
         state, catalogue, settings = prepared.request.state, self._catalogue, self._candidate_settings
@@ -342,7 +351,8 @@ class BundleEngine:
 
 def _refuse_unknown_features(bundle: Bundle) -> None:
     """Refuse a bundle that was trained on features that this code does not compute."""
-    required, supported = bundle.manifest.features, scoring.feature_names(users=True, queries=True)
+    service = bundle.profile_encoder.fields.service
+    required, supported = bundle.manifest.features, scoring.feature_names(users=True, queries=True, service=service)
     known = {*supported.user, *supported.item, *supported.context, *supported.sources}
     missing = sorted({*required.user, *required.item, *required.context, *required.sources} - known)
     if (required.service, required.cross) != (supported.service, supported.cross):

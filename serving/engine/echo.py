@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from rankline.features.profile import ProfileFields
 from serving.engine.protocol import EngineInfo, EngineRequest, EngineResponse, RankedItem, UnknownItem
 
 
@@ -12,6 +13,7 @@ class EchoEngine:
 
     def __init__(self, items: int = 20) -> None:
         self.item_ids: Sequence[str] = [f"echo-{n}" for n in range(items)]
+        self.fields = ProfileFields()
         self._hidden: frozenset[str] = frozenset()
         self.info = EngineInfo("echo", "echo", "fp32", "cpu", ["click"], {"recipe": "echo"})
 

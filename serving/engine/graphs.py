@@ -30,6 +30,7 @@ class ModelGraphs:
     user: Graph | None
     scorer: Graph
     tokenizer: Tokenizer | None
+    profile: Graph | None = None
 
     @classmethod
     def load(cls, bundle: Bundle, precision: str, *, provider: Provider, threads: int) -> ModelGraphs:
@@ -47,6 +48,7 @@ class ModelGraphs:
             user=graph(files.user) if files.user else None,
             scorer=graph(files.scorer),
             tokenizer=tokenizer,
+            profile=graph(files.profile) if files.profile else None,
         )
 
     def query_vectors(
@@ -56,11 +58,7 @@ class ModelGraphs:
 
         A history is the rows of its items [L] and their ratings [L].
         """
-        left_BD = np.zeros((len(tokens), vectors_ID.shape[1]), np.float32)
-        with_query = [b for b, tokens_T in enumerate(tokens) if tokens_T is not None]
-        if with_query and self.text:
-            ids_BT, mask_BT = _pad([tokens[b] for b in with_query])
-            left_BD[with_query] = self.text({"input_ids": ids_BT, "attention_mask": mask_BT})
+        left_BD = self.text_vectors(tokens, size=vectors_ID.shape[1])
         with_history = [b for b, (rows_L, _) in enumerate(histories) if rows_L.size]
         if with_history and self.user:
             rows_BL, mask_BL = _pad([histories[b][0] for b in with_history])
@@ -72,6 +70,15 @@ class ModelGraphs:
                 }
             )
         return left_BD
+
+    def text_vectors(self, tokens: Sequence[Ints | None], *, size: int) -> Floats:
+        """[B, D] the vectors of some texts; zeros where there is none."""
+        vectors_BD = np.zeros((len(tokens), size), np.float32)
+        present = [b for b, tokens_T in enumerate(tokens) if tokens_T is not None]
+        if present and self.text:
+            ids_BT, mask_BT = _pad([tokens[b] for b in present])
+            vectors_BD[present] = self.text({"input_ids": ids_BT, "attention_mask": mask_BT})
+        return vectors_BD
 
     def logits(
         self, left_BD: Floats, candidates: Sequence[Ints], features: Sequence[Floats], vectors_ID: Floats, *, heads: int

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from rankline.contracts import FrozenState
 from rankline.errors import UsageError
+from rankline.features.profile import ProfileFields
 
 
 class UnknownItem(UsageError):
@@ -79,6 +80,7 @@ class Engine(Protocol):
 
     info: EngineInfo
     item_ids: Sequence[str]
+    fields: ProfileFields
 
     def hide(self, items: Collection[str]) -> None:
         """Leave exactly these items out of every response from now on."""

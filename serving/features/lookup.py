@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from rankline.contracts import FrozenState, History
-from rankline.features.transforms import SERVICE
+from rankline.features.profile import ProfileFields
 from rankline.io.files import first_line
 from serving.features.online_store import Columns, FeatureSource, UserState
 from serving.metrics import Metrics
@@ -33,10 +33,11 @@ class FeatureLookup:
         metrics: Metrics,
         *,
         item_ids: Callable[[], Sequence[str]],
+        fields: Callable[[], ProfileFields] = ProfileFields,
         refresh_s: float = 30.0,
         retry_s: float = 1.0,
     ) -> None:
-        self._source, self._metrics, self._item_ids = source, metrics, item_ids
+        self._source, self._metrics, self._item_ids, self._fields = source, metrics, item_ids, fields
         self._refresh_s, self._retry_s = refresh_s, retry_s
         self.state: State = "opening" if source else "off"
         self.reason = "" if source else "no feature store was given"
@@ -55,6 +56,11 @@ class FeatureLookup:
     def close(self) -> None:
         """Stop refreshing."""
         self._stop.set()
+
+    @property
+    def service(self) -> str:
+        """The feature service that is read."""
+        return self._source.service if self._source else self._fields().service
 
     @property
     def lag_s(self) -> float | None:
@@ -78,6 +84,8 @@ class FeatureLookup:
             seen=list(dict.fromkeys([*user.seen, *(seen or ())])),
             user_features=dict(user.user_features),
             affinity=dict(user.affinity),
+            profile=dict(user.profile),
+            time_zone=user.time_zone,
         )
         if not ready:
             self._metrics.degraded.labels("features").inc()
@@ -102,28 +110,31 @@ class FeatureLookup:
     def refresh(self) -> None:
         """Open the source if necessary, and read the catalogue's item features if they are due.
 
-        They are due periodically, and immediately after the catalogue changed or the store was written.
+        They are due periodically, and immediately after the catalogue changed or the store was written. A model that
+        reads another feature service gets the source of that one.
         """
         if self._source is None:
             return
-        items = self._item_ids()
-        due = time.monotonic() - self._read_at > self._refresh_s
-        if self.state == "ready" and items is self._cached_item_ids and not due and not self._source.changed():
+        items, fields = self._item_ids(), self._fields()
+        source = self._source if self._source.service == fields.service else self._source.for_fields(fields)
+        due = time.monotonic() - self._read_at > self._refresh_s or source is not self._source
+        if self.state == "ready" and items is self._cached_item_ids and not due and not source.changed():
             return
         try:
-            self._source.open()
-            columns: dict[str, Any] = self._source.item_features(items)
-            watermark = self._source.watermark()
+            source.open()
+            columns: dict[str, Any] = source.item_features(items)
+            watermark = source.watermark()
         except Exception as error:  # a store can raise anything; the loop tries again
             self._mark_down(error)
             return
+        self._source = source
         self._columns, self._cached_item_ids = columns, items
         self._read_at, self.watermark = time.monotonic(), watermark
         if self.state != "ready":
             log.info("features are ready")
         self.state, self.reason = "ready", ""
         self._metrics.features_ready.set(1)
-        self._metrics.set_watermark(SERVICE, watermark)
+        self._metrics.set_watermark(source.service, watermark)
 
     def _mark_down(self, error: Exception) -> None:
         if self.state != "down":

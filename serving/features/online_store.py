@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from rankline.contracts import History
+from rankline.contracts import TIME_ZONE, History
 from rankline.errors import ServerError, StorageError
 from rankline.features import transforms, watermark
+from rankline.features.profile import GIVEN, PROFILE, ProfileFields, given_values
 from rankline.runtime.bucket_workspace import BucketWorkspace
 
 # Items per read: a read locks the store, and the lookups of users wait for it.
@@ -43,10 +44,26 @@ class UserState:
     seen: Sequence[str] = ()
     user_features: Mapping[str, float] = field(default_factory=dict)
     affinity: Mapping[str, float] = field(default_factory=dict)
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    time_zone: str = ""
 
 
 class FeatureSource(ABC):
-    """Feast's online store. Methods raise whatever the store raises."""
+    """Feast's online store. Methods raise whatever the store raises.
+
+    ``fields`` are the declared fields of the feature service that it reads.
+    """
+
+    fields = ProfileFields()
+
+    @property
+    def service(self) -> str:
+        """The feature service that is read."""
+        return self.fields.service
+
+    @abstractmethod
+    def for_fields(self, fields: ProfileFields) -> FeatureSource:
+        """The source of the feature service with these declared fields."""
 
     @abstractmethod
     def open(self) -> None:
@@ -68,19 +85,23 @@ class FeatureSource(ABC):
         """Read a user's features, and the history before ``at`` (unix seconds)."""
         row = {
             name: values[0]
-            for service in (transforms.SERVICE, transforms.HISTORY_SERVICE)
+            for service in (self.service, transforms.HISTORY_SERVICE)
             for name, values in self.read(service, {"user_id": [user_id]}).items()
         }
         wanted = (*transforms.USER, "affinity_categories", "history_items")
         items, times = row.get("history_items") or [], row.get("history_times") or []
         ratings = row.get("history_ratings") or []
         past = sum(1 for time in times if time < at)
+        profile = given_values(row, PROFILE)
+        time_zone = profile.pop(TIME_ZONE, "") if self.fields.time_zone else ""
         return UserState(
-            known=any(row.get(name) is not None for name in wanted),
+            known=any(row.get(name) is not None for name in wanted) or bool(profile),
             history=History(item_ids=items[:past], times=times[:past], ratings=ratings[:past]),
             seen=row.get("seen_items") or [],
             user_features={name: row.get(name) or 0.0 for name in transforms.USER},
             affinity=dict(zip(row.get("affinity_categories") or [], row.get("affinity_shares") or [])),
+            profile=profile,
+            time_zone=str(time_zone),
         )
 
     def item_features(self, item_ids: Sequence[str]) -> Columns:
@@ -89,7 +110,7 @@ class FeatureSource(ABC):
         parts: list[np.ndarray[Any, Any]] = []
         for start in range(0, len(item_ids), _ITEMS_PER_READ):
             batch = list(item_ids[start : start + _ITEMS_PER_READ])
-            values = self.read(transforms.SERVICE, {"item_id": batch})
+            values = self.read(self.service, {"item_id": batch})
             values_FN = np.array([values[name] for name in transforms.ITEM], np.float32)
             known_N = np.logical_not(np.isnan(values_FN).all(axis=0))
             ids += [item for item, known in zip(batch, known_N.tolist()) if known]
@@ -104,12 +125,16 @@ class FeatureSource(ABC):
 class FeastLibrary(FeatureSource):
     """A store in a folder (feature_store.yaml, registry.db, online.db), read in this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, fields: ProfileFields = ProfileFields()) -> None:  # noqa: B008 (frozen)
+        self._folder, self.fields = folder, fields
         self._store: Any = None
         self._opened_versions: object = None
         self._references: dict[tuple[str, frozenset[str]], list[str]] = {}
         self._lock = threading.Lock()  # one SQLite connection for all request threads
+
+    def for_fields(self, fields: ProfileFields) -> FeatureSource:
+        """The store beside this one, whose folder is named like its feature service."""
+        return FeastLibrary(self._folder.with_name(fields.service), fields)
 
     def open(self) -> None:
         """Import Feast and open the store, or reopen it after promotion replaced or refreshed it.
@@ -181,10 +206,15 @@ class FeastBucket(FeastLibrary):
 
     _FILES = ("feature_store.yaml", "registry.db", "online.db", watermark.FILE)
 
-    def __init__(self, url: str, *, poll_s: float = 2.0) -> None:
+    def __init__(self, url: str, fields: ProfileFields = ProfileFields(), *, poll_s: float = 2.0) -> None:  # noqa: B008
         self._scratch = tempfile.TemporaryDirectory(prefix="features-")
-        super().__init__(Path(self._scratch.name))
+        super().__init__(Path(self._scratch.name), fields)
+        self._url = url
         self._bucket, self._poll_s, self._polled_at = BucketWorkspace(url, self._folder), poll_s, -math.inf
+
+    def for_fields(self, fields: ProfileFields) -> FeatureSource:
+        """The store beside this one in the bucket."""
+        return FeastBucket(f"{self._url.rstrip('/').rpartition('/')[0]}/{fields.service}", fields, poll_s=self._poll_s)
 
     def open(self) -> None:
         """Bring the copy up to date, and open it like a store in a folder.
@@ -225,8 +255,17 @@ class FeastServer(FeatureSource):
         "history_length": 0.0,
     }
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._url, self._timeout_s = url.rstrip("/"), timeout_s
+    def __init__(self, url: str, fields: ProfileFields = ProfileFields(), *, timeout_s: float = 2.0) -> None:  # noqa: B008
+        self._url, self.fields, self._timeout_s = url.rstrip("/"), fields, timeout_s
+
+    def for_fields(self, fields: ProfileFields) -> FeatureSource:
+        """The same server, which has every feature service of its registry."""
+        return FeastServer(self._url, fields, timeout_s=self._timeout_s)
+
+    def _placeholders(self) -> dict[str, Any]:
+        empty: dict[str, Any] = {"number": 0.0, "choices": []}
+        given = {f"{GIVEN}{name}": empty.get(kind, "") for name, kind in self.fields.context.items()}
+        return {**self._PLACEHOLDERS, **given, **({TIME_ZONE: ""} if self.fields.time_zone else {})}
 
     def open(self) -> None:
         """Check that the server answers."""
@@ -236,7 +275,7 @@ class FeastServer(FeatureSource):
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
         """Read the features of a service; those of placeholder entities are None."""
         count = len(next(iter(entities.values())))
-        placeholders = {} if service == transforms.HISTORY_SERVICE else self._PLACEHOLDERS
+        placeholders = {} if service == transforms.HISTORY_SERVICE else self._placeholders()
         rows = {name: [placeholder] * count for name, placeholder in placeholders.items()} | dict(entities)
         request = urllib.request.Request(
             f"{self._url}/get-online-features",

@@ -22,7 +22,7 @@ from rankline.model.networks import Teacher, TextEncoder
 from rankline.train.device import compile_modules
 from rankline.train.examples import Examples
 from rankline.train.fit import FitSettings, History, fit
-from rankline.train.item_networks import build_item_networks
+from rankline.train.item_networks import build_item_networks, build_profile_network
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,13 @@ def build_teacher(data: Examples, text_size: int, *, config: FinetuneConfig, rng
     sample = rng.permutation(len(train))[:512]
     random_items = rng.integers(0, len(data.item_ids), (len(sample), 16))
     sample_NF = torch.from_numpy(data.features(train, sample, random_items)).flatten(0, 1)
-    model = Teacher(fusion=fusion, tower=tower, features=sample_NF.shape[1], heads=config.heads, dropout=config.dropout)
+    model = Teacher(
+        fusion=fusion,
+        tower=tower,
+        features=sample_NF.shape[1],
+        heads=config.heads,
+        dropout=config.dropout,
+        profile=build_profile_network(data, config, text_size=text_size, size=config.vector_size),
+    )
     model.standardize.fit(sample_NF)
     return model

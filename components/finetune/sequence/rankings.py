@@ -20,6 +20,7 @@ from rankline.model.networks import Teacher
 from rankline.runtime.progress import Progress
 from rankline.train.distributed import ALONE, DistributedContext
 from rankline.train.examples import Examples, Requests
+from rankline.train.item_networks import profile_inputs
 from rankline.train.ranks import target_rank
 from rankline.train.sampled_items import FusedItems, fuse_all
 
@@ -76,7 +77,8 @@ def score_candidates(model: Teacher, fused: FusedItems, batch: CandidateBatch) -
     ratings_BL, ages_BL, lengths_B = (torch.from_numpy(part[rows_B]).to(device) for part in arrays)
     features_BCF = torch.from_numpy(batch.data.features(requests, rows_B, batch.candidates_BC)).to(device)
     candidates_BCD, events_BLD = fused.lookup(batch.candidates_BC), fused.lookup(requests.items_RL[rows_B])
-    logits_BCH: Tensor = model(events_BLD, ratings_BL, ages_BL, lengths_B, candidates_BCD, features_BCF)
+    known_BN = profile_inputs(requests.profiles, rows_B, device) if requests.profiles is not None else None
+    logits_BCH: Tensor = model(events_BLD, ratings_BL, ages_BL, lengths_B, candidates_BCD, features_BCF, known_BN)
     return logits_BCH
 
 
