@@ -5,7 +5,7 @@ from typing import Any
 
 from feature_repo.entities import ITEM, USER
 from feature_repo.item import item_content, item_popularity
-from feature_repo.profile import USER_PROFILE, local_request_context, moment, user_profile
+from feature_repo.profile import USER_PROFILE, local_request_context, request_fields, user_profile
 from feature_repo.request import request_context
 from feature_repo.services import history_v1, ranking
 from feature_repo.sources import Tables
@@ -39,5 +39,5 @@ def definitions(sources: Path | Tables, fields: ProfileFields = ProfileFields())
     if has_profiles(fields):
         views.append(user_profile(sources, fields))
     if fields.context:
-        views.append(moment(fields))
+        views.append(request_fields(fields))
     return [USER, ITEM, *views, history, ranking(fields.service, *views), history_v1(history)]

@@ -37,7 +37,7 @@ def user_profile(sources: Path | Tables, fields: ProfileFields) -> FeatureView:
     )
 
 
-def moment(fields: ProfileFields) -> OnDemandFeatureView:
+def request_fields(fields: ProfileFields) -> OnDemandFeatureView:
     """The declared fields of the moment, as the request gives them."""
 
     @on_demand_feature_view(
@@ -45,10 +45,10 @@ def moment(fields: ProfileFields) -> OnDemandFeatureView:
         schema=_given(fields, CONTEXT),
         mode="python",
     )
-    def moment(inputs: dict[str, Any]) -> dict[str, Any]:
+    def request_fields(inputs: dict[str, Any]) -> dict[str, Any]:
         return {name.replace("given_", "context_", 1): values for name, values in inputs.items()}
 
-    view: OnDemandFeatureView = moment
+    view: OnDemandFeatureView = request_fields
     return view
 
 

@@ -19,5 +19,5 @@ def user_feature_refs(fields: ProfileFields) -> list[str]:
     return [
         *USER_FEATURE_REFS,
         *(f"{USER_PROFILE}:{PROFILE}{name}" for name in fields.user),
-        *(f"moment:{CONTEXT}{name}" for name in fields.context),
+        *(f"request_fields:{CONTEXT}{name}" for name in fields.context),
     ]

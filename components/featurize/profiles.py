@@ -125,11 +125,11 @@ def _kinds(setting: str, names: tuple[str, ...], schema: Any, texts: Any) -> dic
     for name in names:
         kind = _kind(schema.field(name).type, name in texts) if schema is not None and name in schema.names else None
         if kind is None:
-            found = "no such column" if schema is None or name not in schema.names else str(schema.field(name).type)
+            actual = "no such column" if schema is None or name not in schema.names else str(schema.field(name).type)
             raise UsageError(
                 f"featurize.{setting} names {name}, which cannot be a feature",
                 expected="a declared column of numbers, of texts, or of lists of texts",
-                found=found,
+                found=actual,
                 where="users" if setting == "user_features" else "events",
                 hint=f"declare it in ingest.columns, or take it out of featurize.{setting}",
             )

@@ -30,14 +30,14 @@ class ProfileNetwork(nn.Module):
     def forward(self, known_BN: Tensor) -> Tensor:
         """[B, D] what the fields add to the left vectors."""
         if self.training and self.dropout:
-            known_BN = known_BN * self._kept(len(known_BN))
+            known_BN = known_BN * self._mask(len(known_BN))
         out_BD: Tensor = self.leave(nn.functional.gelu(self.enter(known_BN)))
         return out_BD
 
-    def _kept(self, batch: int) -> Tensor:
+    def _mask(self, batch: int) -> Tensor:
         """[B, N] 1 for the inputs of the fields that a request keeps."""
         fields = int(self.owner_N.max()) + 1
         field_BC = torch.rand(batch, fields, device=self.owner_N.device) >= self.dropout
         request_B1 = torch.rand(batch, 1, device=self.owner_N.device) >= self.dropout
-        kept_BN: Tensor = (field_BC & request_B1)[:, self.owner_N].float()
-        return kept_BN
+        mask_BN: Tensor = (field_BC & request_B1)[:, self.owner_N].float()
+        return mask_BN

@@ -54,14 +54,14 @@ def write_shop(folder: Path, world: World) -> Path:
             "zone": ("Asia/Tokyo", "America/New_York")[rng.integers(2)],
         }  # fmt: skip
         users.append({"user_id": f"u{user}", **known})
-        moment = {"device": DEVICES[rng.integers(2)], "holiday": int(rng.integers(2))}  # of the one visit
-        second = _second({**known, **moment}, world.decides)
+        visit = {"device": DEVICES[rng.integers(2)], "holiday": int(rng.integers(2))}  # of the one visit
+        second = _second({**known, **visit}, world.decides)
         started = BEGAN + user * 10_000 + int(rng.integers(5_000))
         chosen: set[int] = set()
         for click in range(world.events_per_user):
             item = int(rng.choice(half, p=popularity_H / popularity_H.sum())) + half * second
             if item not in chosen:
-                row = {"user_id": f"u{user}", "item_id": f"i{item}", "timestamp": started + 60 * click, **moment}
+                row = {"user_id": f"u{user}", "item_id": f"i{item}", "timestamp": started + 60 * click, **visit}
                 events.append(row)
             chosen.add(item)
     items = [{"item_id": f"i{n}", "title": f"thing {n}"} for n in range(world.items)]

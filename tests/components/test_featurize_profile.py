@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ import pytest
 from components.featurize.step import featurize
 from components.ingest.step import ingest
 from components.promote.online import materialize_online
+from feature_repo.store import open_store
 from rankline.errors import UsageError
 from rankline.evaluation.snapshot_requests import read_snapshot_requests
 from rankline.features import transforms
+from rankline.features.profile import ProfileFields
 from rankline.model.scoring import context_features
-from serving.features.online_store import FeastLibrary
+from serving.features.online_store import FeastLibrary, FeatureSource
 from tests.components.context_world import World, featurize_config, ingest_config, write_shop
 
 DECLARED: dict[str, Any] = {"user_features": ("gender", "age", "about"), "context_features": ("device", "holiday")}
@@ -44,9 +45,9 @@ def features(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(folder: Path, table: str) -> list[dict[str, Any]]:
-    found = parquet.read_table(folder / f"{table}.parquet").to_pylist()
-    assert found
-    return found
+    table_rows: list[dict[str, Any]] = parquet.read_table(folder / f"{table}.parquet").to_pylist()
+    assert table_rows
+    return table_rows
 
 
 def test_requests_carry_what_is_known_of_their_user_and_their_event(raw: Path, features: Path) -> None:
@@ -81,20 +82,24 @@ def test_hours_are_those_of_the_users_clock(features: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def online(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeastLibrary]:
-    """The real SQLite store that a promotion writes, as the server reads it after a switch to this service."""
-    from rankline.features.profile import ProfileFields
-
-    summary = json.loads((features / "summary.json").read_text())
-    folder = tmp_path_factory.mktemp("online") / summary["service"]
+def online_folder(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real SQLite store that a promotion writes."""
+    folder = tmp_path_factory.mktemp("online") / json.loads((features / "summary.json").read_text())["service"]
     assert materialize_online(features, folder)["moved"]
-    source = FeastLibrary(folder.with_name(transforms.SERVICE)).for_fields(ProfileFields(**summary["profile"]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def online(features: Path, online_folder: Path) -> FeatureSource:
+    """The store as the server reads it after a switch to this service."""
+    summary = json.loads((features / "summary.json").read_text())
+    source = FeastLibrary(online_folder.with_name(transforms.SERVICE)).for_fields(ProfileFields(**summary["profile"]))
     source.open()
-    yield source  # type: ignore[misc]
+    return source
 
 
-def test_online_equals_offline(features: Path, online: FeastLibrary) -> None:
-    compared = 0
+def test_online_equals_offline(features: Path, online_folder: Path, online: FeatureSource) -> None:
+    compared, store = 0, open_store(online_folder)
     for request in read_snapshot_requests(features, "test"):
         user = online.user_state(request.user_id or "", request.state.at)
         for name, value in request.state.profile.items():
@@ -107,8 +112,8 @@ def test_online_equals_offline(features: Path, online: FeastLibrary) -> None:
         given = {"request_time": state.at, "last_event_time": (state.history.times or [0.0])[-1]}
         given |= {"history_length": float(len(state.history.item_ids)), "time_zone": state.time_zone}
         given |= {f"given_{name}": value for name, value in state.context.items()}
-        answer = online._store.get_online_features(
-            [*(f"request_context:{name}" for name in transforms.CONTEXT), "moment:context_device"],
+        answer = store.get_online_features(
+            [*(f"request_context:{name}" for name in transforms.CONTEXT), "request_fields:context_device"],
             [{"user_id": request.user_id, "given_holiday": 0.0, **given}],
         ).to_dict()
         assert answer["context_device"] == [state.context["device"]]
@@ -117,7 +122,7 @@ def test_online_equals_offline(features: Path, online: FeastLibrary) -> None:
     assert compared > 10
 
 
-def test_a_user_that_nobody_knows_has_no_profile(online: FeastLibrary) -> None:
+def test_a_user_that_nobody_knows_has_no_profile(online: FeatureSource) -> None:
     stranger = online.user_state("nobody", 2e9)
     assert (stranger.known, dict(stranger.profile), stranger.time_zone) == (False, {}, "")
 

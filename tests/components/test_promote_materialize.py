@@ -127,8 +127,10 @@ def tiny_names(service: str) -> Any:
 
 def test_other_definitions_under_the_champion_s_name_are_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     real = feature_repo.store.definitions
-    monkeypatch.setattr(feature_repo.store, "definitions", lambda sources: [*real(sources)][:-1])  # without history_v1
-    assert feature_repo.changes.definition_changes(shop.online, shop.online / "sources") == ["service history_v1 is gone"]
+    monkeypatch.setattr(feature_repo.store, "definitions", lambda *given: [*real(*given)][:-1])  # without history_v1
+    assert feature_repo.changes.definition_changes(shop.online, shop.online / "sources") == [
+        "service history_v1 is gone"
+    ]
     before = digest.tree_digest(shop.online)
     later = features_of(shop.root / "later", end=LATER)
     with pytest.raises(UsageError, match="other feature definitions than the champion reads") as refused:

@@ -16,6 +16,7 @@ import pytest
 
 from rankline.errors import ServerError, StorageError
 from rankline.features import transforms as names
+from rankline.features.profile import ProfileFields
 from rankline.model.bundle import Bundle
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.lazy_imports import import_feast
@@ -145,6 +146,9 @@ class Switchable(FeatureSource):
 
     def __init__(self) -> None:
         self.broken, self.reads = False, 0
+
+    def for_fields(self, fields: ProfileFields) -> FeatureSource:
+        return self
 
     def open(self) -> None:
         if self.broken:

@@ -19,8 +19,9 @@ import scipy.sparse as sparse
 from rankline.contracts import Manifest, Parity, Precision, TextSettings
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
+from rankline.features.profile import ProfileEncoder
 from rankline.model import scoring
-from rankline.model.bundle import CATALOGUE, Bundle, write_bundle_manifest
+from rankline.model.bundle import CATALOGUE, PROFILE_FILE, Bundle, write_bundle_manifest
 from rankline.model.catalogue_files import write_catalogue_manifest
 from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.registry.model_registry import ModelRegistry
@@ -52,13 +53,15 @@ def make_bundle(
     queries: bool = False,
     policy: ServingPolicy = ServingPolicy(),  # noqa: B008 (a frozen value)
     withdrawn: tuple[int, ...] = (),
+    profile: ProfileEncoder | None = None,
 ) -> Bundle:
     """Write a tiny bundle to ``folder``; another seed gives another model id.
 
-    With ``queries`` it has a BM25 index, which dominates the scores; ``withdrawn`` rows are not available.
+    With ``queries`` it has a BM25 index, which dominates the scores; ``withdrawn`` rows are not available. With a
+    ``profile`` each place of the declared fields adds the vector of the item in its row, tenfold.
     """
     rng = np.random.default_rng(seed)
-    names = scoring.feature_names(queries=queries)
+    names = scoring.feature_names(queries=queries, service=(profile or ProfileEncoder(columns=[])).fields.service)
     folder.mkdir(parents=True, exist_ok=True)
     vectors_ID = rng.normal(size=(items, SIZE)).astype(np.float32)
     vectors_ID /= np.linalg.norm(vectors_ID, axis=1, keepdims=True)
@@ -66,6 +69,10 @@ def make_bundle(
     if queries:
         Bm25.from_texts(titles(items), stemmer="", k1=0.9, b=0.4).save(folder / CATALOGUE / "sources" / "bm25")
     (folder / POLICY_FILE).write_text(policy.model_dump_json())
+    if profile is not None:
+        (folder / PROFILE_FILE).write_text(profile.model_dump_json())
+        inputs = len(profile.owners(SIZE))
+        _save(folder / "profile.onnx", _profile_graph(10 * vectors_ID[:inputs]))
     _write_tokenizer(folder / "tokenizer.json")
     width = sum(len(part) for part in (names.user, names.item, names.cross, names.context, names.sources))
     weights_FH = rng.normal(scale=0.05, size=(width, len(HEADS))).astype(np.float32)
@@ -77,6 +84,7 @@ def make_bundle(
         files[precision] = Precision(
             text=f"text{middle}.onnx",
             user=f"user{middle}.onnx",
+            profile="profile.onnx" if profile is not None else None,
             scorer=f"scorer{middle}.onnx",
             item_vectors=f"{CATALOGUE}/vectors.{precision}.npy",
         )
@@ -217,6 +225,15 @@ def _text_graph(tokens_VD: npt.NDArray[np.float32]) -> Any:
             "length_axis": np.array([1], np.int64),
         },
     )
+
+
+def _profile_graph(weights_ND: npt.NDArray[np.float32]) -> Any:
+    """left = the fields' places @ weights."""
+    from onnx import helper
+
+    nodes = [helper.make_node("MatMul", ["known_BN", "weights_ND"], ["left_BD"])]
+    inputs = [_tensor("known_BN", ["B", len(weights_ND)])]
+    return _model(nodes, inputs, [_tensor("left_BD", ["B", SIZE])], {"weights_ND": weights_ND})
 
 
 def _scorer_graph(weights_FH: npt.NDArray[np.float32]) -> Any:

@@ -11,6 +11,7 @@ import pyarrow.parquet as parquet
 
 from rankline.contracts import UTC_TIMESTAMP as STAMP
 from rankline.features import transforms
+from rankline.features.profile import DECLARED, PROFILE, ProfileFields
 
 DAY = datetime(2026, 1, 10, tzinfo=UTC)
 NOON = DAY.timestamp() - 43_200
@@ -23,8 +24,18 @@ HISTORY = {
 }
 
 
-def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY) -> Path:
-    """Write a store with user u1 and the last week's events of some items; return ``folder``."""
+def make_store(
+    folder: Path,
+    *,
+    popular: dict[str, float],
+    until: datetime = DAY,
+    fields: ProfileFields | None = None,
+    profile: dict[str, Any] | None = None,
+) -> Path:
+    """Write a store with user u1 and the last week's events of some items; return ``folder``.
+
+    With declared ``fields`` it has the ``profile`` of u1.
+    """
     from feature_repo import materialize, store
 
     sources = folder / store.SOURCES
@@ -44,6 +55,9 @@ def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY
         "item_popularity": [{**item, **counts, **rates, "item_events_7d": popular[item["item_id"]]} for item in items],
         "item_content": [{**item, **content} for item in items],
     }
+    if fields is not None:
+        (sources / DECLARED).write_text(fields.model_dump_json())
+        rows["user_profile"] = [{**user, **{f"{PROFILE}{k}": v for k, v in (profile or {}).items()}} for user in users]
     for view, view_rows in rows.items():
         table = pa.Table.from_pylist(view_rows)
         for name in ("event_timestamp", "known_at"):
