@@ -110,10 +110,10 @@ class TowersTrainer(Trainer[Batch]):
         self.texts.encoder.train(self.config.train_encoder)
         rows = self.rng.permutation(self.train.query_rows) if self.data.has_queries else NO_ITEMS
         if not self.data.has_users:
-            if self.model.profile is not None and not len(rows):
-                return [([], NO_ITEMS)] * max(1, len(self.train) // self.config.requests_per_step)
             return [([], part) for part in np.array_split(rows, max(1, -(-len(rows) // self.config.batch_size)))]
         windows = self.data.sequences.windows(self.rng, self.config.max_history)
+        if not windows:  # users of one event each, of whom something else is known
+            return [([], NO_ITEMS)] * max(1, len(self.train) // self.config.requests_per_step)
         batches = window_batches(windows, self.rng, self.config.batch_size)
         return list(zip(batches, np.array_split(rows, len(batches))))
 

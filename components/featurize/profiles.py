@@ -18,6 +18,9 @@ from rankline.contracts import TIME_ZONE
 from rankline.errors import UsageError
 from rankline.features.profile import CONTEXT, DECLARED, GIVEN, PROFILE, Kind, ProfileFields
 
+_TYPES: dict[Kind, Any] = {
+    "number": pa.float64(), "choice": pa.string(), "choices": pa.list_(pa.string()), "text": pa.string(),
+}  # fmt: skip
 ALWAYS = 0  # the time from which a user's fields are valid, in µs: a table of users knows no earlier values
 
 
@@ -96,23 +99,24 @@ class Profiles:
             [zone or of_user.get(user) or "" for zone, user in zip(zones, user_ids.to_pylist())], pa.string()
         )
 
-    def empty(self, rows: int) -> dict[str, Any]:
-        """The columns of requests without a user and without a moment: everything is unknown."""
-        arrow = {"number": pa.float64(), "choices": pa.list_(pa.string())}
-        kinds = {f"{PROFILE}{name}": kind for name, kind in self.fields.user.items()}
-        kinds |= {f"{CONTEXT}{name}": kind for name, kind in self.fields.context.items()}
-        zone = {TIME_ZONE: pa.array([""] * rows, pa.string())} if self.fields.time_zone else {}
-        return {name: pa.nulls(rows, arrow.get(kind, pa.string())) for name, kind in kinds.items()} | zone
+    def of_events(self, event_rows: Ints) -> dict[str, Any]:
+        """The columns of requests without a user: what their events say of the moment, and nothing of the user."""
+        count = len(event_rows)
+        users = {f"{PROFILE}{name}": pa.nulls(count, _TYPES[kind]) for name, kind in self.fields.user.items()}
+        context = {
+            f"{CONTEXT}{name}": _present(self.events[name], kind, event_rows)
+            for name, kind in self.fields.context.items()
+        }
+        zone = {TIME_ZONE: self._zones(pa.nulls(count, pa.string()), event_rows)} if self.fields.time_zone else {}
+        return {**users, **context, **zone}
 
 
 def _present(column: Any, kind: Kind, rows: Ints) -> Any:
     """Values at some rows, with NaN, or an empty text or list, in place of nulls: on-demand views read no nulls."""
     values = column.take(pa.array(rows)).to_pylist()
     if kind == "number":
-        return pa.array([np.nan if value is None else float(value) for value in values], pa.float64())
-    if kind == "choices":
-        return pa.array([value or [] for value in values], pa.list_(pa.string()))
-    return pa.array([value or "" for value in values], pa.string())
+        return pa.array([np.nan if value is None else float(value) for value in values], _TYPES[kind])
+    return pa.array([value or ([] if kind == "choices" else "") for value in values], _TYPES[kind])
 
 
 def _kinds(setting: str, names: tuple[str, ...], schema: Any, texts: Any) -> dict[str, Kind]:

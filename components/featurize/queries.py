@@ -16,6 +16,7 @@ from components.featurize.profiles import Profiles
 from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
 from components.featurize.tables import DAY_US, RequestTable
 from rankline import contracts
+from rankline.contracts import TIME_ZONE
 from rankline.errors import ValidationFailed
 from rankline.features import transforms
 from rankline.text import query_text
@@ -34,11 +35,15 @@ def query_texts(clean: Path, *, turns: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class QueryRequests:
-    """R requests; ``split`` [R] are codes, ``known_us`` [R] when the last answer of each became known."""
+    """R requests; ``split`` [R] are codes, ``known_us`` [R] when the last answer of each became known.
+
+    ``event_rows`` [R] are the rows of their first events, which say what was known of the moment.
+    """
 
     request_table: RequestTable
     split: Ints
     known_us: Ints
+    event_rows: Ints
 
     @property
     def train_end(self) -> int:
@@ -64,7 +69,7 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
     rows = db.sql(
         f"""
         SELECT query_id, epoch_us(min(event_timestamp)) AS at_us, epoch_us(max(known_at)) AS known_us,
-            any_value({split_column}) AS split,
+            any_value({split_column}) AS split, min(row) AS first_row,
             list(item_id ORDER BY {grade} DESC, row) AS targets,
             list(({rating})::FLOAT ORDER BY {grade} DESC, row) AS ratings
         FROM (SELECT *, file_row_number AS row FROM read_parquet($path, file_row_number = true))
@@ -104,23 +109,27 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
             "snapshot": (time_us // DAY_US) * 86_400.0,
         }
     )
-    return QueryRequests(RequestTable(table, time_us), split, rows["known_us"].to_numpy().astype(np.int64))
+    known_us, event_rows = (rows[name].to_numpy().astype(np.int64) for name in ("known_us", "first_row"))
+    return QueryRequests(RequestTable(table, time_us), split, known_us, event_rows)
 
 
-def with_features(request_table: RequestTable, profiles: Profiles) -> pa.Table:
-    """The requests with their context features; user features, affinity and declared fields are empty."""
+def with_features(requests: QueryRequests, profiles: Profiles) -> pa.Table:
+    """The requests with their context features; user features, affinity and declared fields of users are empty."""
+    request_table, known = requests.request_table, profiles.of_events(requests.event_rows)
     count = len(request_table.time_us)
     zeros = np.zeros(count)
     context = transforms.request_context(
-        request_time=request_table.time_us / 1e6, last_event_time=zeros, history_length=zeros
+        request_time=request_table.time_us / 1e6,
+        last_event_time=zeros,
+        history_length=zeros,
+        time_zones=known[TIME_ZONE].to_pylist() if TIME_ZONE in known else (),
     )
     columns = {name: request_table.table[name] for name in request_table.table.column_names}
     no_affinity = {
         "affinity_categories": pa.array([[]] * count, pa.list_(pa.string())),
         "affinity_shares": pa.array([[]] * count, pa.list_(pa.float32())),
     }
-    unknown = profiles.empty(count)
-    return pa.table({**columns, **dict.fromkeys(transforms.USER, zeros), **no_affinity, **context, **unknown})
+    return pa.table({**columns, **dict.fromkeys(transforms.USER, zeros), **no_affinity, **context, **known})
 
 
 def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:

@@ -189,16 +189,24 @@ def _rank_from_end(users: Ints) -> Ints:
 def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
     """Each user's last first-time event is test, the one before it valid, what precedes is train.
 
-    Users with fewer than three such events are trained on but not evaluated. Training ends when the last train event
-    became known.
+    Users with fewer than three such events are trained on but not evaluated. Where a history may be empty, a fifth of
+    them is held out instead, by turns for valid and test, each at the first event. Training ends when the last train
+    event became known.
     """
     first = np.flatnonzero(log.first_times)
     users = log.users[first]
     from_end = _rank_from_end(users)
-    enough = (np.bincount(users, minlength=int(users.max(initial=0)) + 1) >= 3)[users]
+    enough_U = np.bincount(users, minlength=int(users.max(initial=0)) + 1) >= 3
+    enough = enough_U[users]
     valid, test = first[enough & (from_end == 2)], first[enough & (from_end == 1)]
+    if min_history == 0:
+        new_U = np.flatnonzero(~enough_U & (np.bincount(users, minlength=len(enough_U)) > 0))
+        starts = first[np.searchsorted(users, new_U)]
+        valid = np.sort(np.concatenate([valid, starts[3::10]]))
+        test = np.sort(np.concatenate([test, starts[8::10]]))
 
     begins = np.full(int(log.users.max(initial=0)) + 1, len(log.time_us))
+    begins[log.users[test]] = test
     begins[log.users[valid]] = valid
     train = np.arange(len(log.time_us)) < begins[log.users]
     requests = _concatenate(

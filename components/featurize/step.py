@@ -181,7 +181,7 @@ def _write_requests(
         writers.write("negatives", tables.negatives(data.interactions, request_table, sampler.draw(part.requests)))
         progress.update(start + len(request_table.table), count)
     checked = users.check()
-    writers.write("requests", queries.with_features(data.query_requests.request_table, data.profiles))
+    writers.write("requests", queries.with_features(data.query_requests, data.profiles))
     writers.write("negatives", tables.empty_negatives())
     return count, checked
 

@@ -128,7 +128,9 @@ class Examples:
 
     @property
     def has_users(self) -> bool:
-        """Whether any user has events to learn from."""
+        """Whether any user has events to learn from, or declared fields."""
+        if self.profile is not None and not self.has_queries:
+            return True
         return any(len(items) > 1 for items in self.sequences.items)
 
     @property

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from components.featurize import split
+from components.featurize.config import FeaturizeConfig
 from components.featurize.step import featurize
 from components.ingest.step import ingest
 from components.promote.online import materialize_online
@@ -22,6 +24,7 @@ from rankline.features import transforms
 from rankline.features.profile import ProfileFields
 from rankline.model.scoring import context_features
 from serving.features.online_store import FeastLibrary, FeatureSource
+from tests.components import asked_world
 from tests.components.context_world import World, featurize_config, ingest_config, write_shop
 
 DECLARED: dict[str, Any] = {"user_features": ("gender", "age", "about"), "context_features": ("device", "holiday")}
@@ -153,7 +156,7 @@ def test_without_declared_features_there_is_no_trace_of_them(raw: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("setting", "names", "found"),
+    ("setting", "names", "actual"),
     [
         ("user_features", ("colour",), "no such column"),
         ("context_features", ("gender",), "no such column"),
@@ -161,11 +164,11 @@ def test_without_declared_features_there_is_no_trace_of_them(raw: Path, tmp_path
     ],
 )
 def test_what_cannot_be_a_feature_is_refused(
-    raw: Path, tmp_path: Path, setting: str, names: tuple[str, ...], found: str
+    raw: Path, tmp_path: Path, setting: str, names: tuple[str, ...], actual: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
         featurize(raw, tmp_path / "features", config=featurize_config(**{setting: names}))
-    assert found in refused.value.found
+    assert actual in refused.value.found
     assert setting in refused.value.message
 
 
@@ -188,3 +191,33 @@ def test_unknown_values_stay_unknown(raw: Path, tmp_path: Path) -> None:
         assert {name in state.profile for state in states} == {True, False}
     assert {"device" in state.context for state in states} == {True, False}
     assert {state.time_zone == "" for state in states} == {True, False}
+
+
+def test_new_users_are_held_out_where_the_last_event_of_others_is() -> None:
+    """Twenty users of one event, five of two, and one of four."""
+    users = np.concatenate([np.arange(20), np.repeat(np.arange(20, 25), 2), [25] * 4])
+    times = np.arange(len(users)) * 1_000_000
+    log = split.Log.of(users=users, items=np.arange(len(users)), time_us=times, known_us=times)
+    divided = split.leave_last_out(log, min_history=0, per_user=1)
+    requests = divided.requests
+    held_out = {}
+    for code in (split.VALID, split.TEST):
+        chosen = requests.split == code
+        held_out[code] = set(log.users[requests.position[chosen]]) - {25}
+        empty = requests.seen.lengths[chosen & (log.users[requests.position] != 25)]
+        assert (len(held_out[code]), empty.tolist()) == (2 if code == split.TEST else 3, [0] * len(held_out[code]))
+    assert not set(log.users[divided.train]) & (held_out[split.VALID] | held_out[split.TEST])
+    # each of the others shows in training what it chose without a history, and one later choice
+    train = requests.position[requests.split == split.TRAIN]
+    starts = train[requests.seen.lengths[requests.split == split.TRAIN] == 0]
+    assert set(log.users[starts]) == set(range(26)) - held_out[split.VALID] - held_out[split.TEST]
+    assert split.leave_last_out(log, min_history=1, per_user=1).requests.split.tolist().count(split.TEST) == 1
+
+
+def test_queries_without_a_user_have_the_context_of_their_first_event(tmp_path: Path) -> None:
+    device = pa.field("device", pa.string())
+    answered = [{**event, "device": ("phone", None)[n % 2]} for n, event in enumerate(asked_world.events())]
+    clean = asked_world.write_asked(tmp_path / "clean", answered=answered, columns=(device,))
+    featurize(clean, tmp_path / "features", config=FeaturizeConfig(context_features=("device",), min_requests=1))
+    devices = {row["query_id"]: row["context_device"] for row in rows(tmp_path / "features", "requests")}
+    assert devices == {event["query_id"]: event["device"] or "" for event in answered}

@@ -130,3 +130,12 @@ def test_whichever_field_decides(decides: str, seed: int, tmp_path: Path) -> Non
     ndcg = served_ndcg(trained, tmp_path / "server")
     assert ndcg["declared"] > ndcg["popularity"] + 0.1, ndcg
     assert ndcg["bare"] > ndcg["popularity"] - 0.05, ndcg
+
+
+@pytest.mark.slow  # a minute
+def test_users_of_one_event_each_are_enough(tmp_path: Path) -> None:
+    """Nobody has a history: there is nothing but the fields to learn from."""
+    world = World("device", users=800, events_per_user=1)
+    trained = train(tmp_path, world, {"context_features": ("device",)})
+    ndcg = served_ndcg(trained, tmp_path / "server")
+    assert ndcg["declared"] > ndcg["popularity"] + 0.1, ndcg

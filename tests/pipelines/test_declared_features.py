@@ -26,7 +26,7 @@ def test_a_time_zone_makes_another_service() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "found", "expected"),
+    ("setting", "name", "expected"),
     [
         ('featurize.user_features=["age"]', "age", "gender"),
         ('featurize.user_features=["profile.gender"]', "profile.gender", "gender"),
@@ -35,10 +35,10 @@ def test_a_time_zone_makes_another_service() -> None:
         ('featurize.context_features=["Holiday"]', "Holiday", "holiday"),
     ],
 )
-def test_what_is_not_declared_is_refused(setting: str, found: str, expected: str) -> None:
+def test_what_is_not_declared_is_refused(setting: str, name: str, expected: str) -> None:
     with pytest.raises(UsageError) as refused:
         named("shop", [*SHOP, setting])
-    assert (refused.value.found, refused.value.expected) == (found, expected)
+    assert (refused.value.found, refused.value.expected) == (name, expected)
     assert setting.partition("=")[0] in refused.value.message
 
 

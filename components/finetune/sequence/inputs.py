@@ -28,6 +28,7 @@ from rankline.train.windows import Window, pad_windows
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+NO_WINDOWS = np.zeros((3, 0, 0), np.int64)
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,12 @@ class StepSampler:
     def draw(self, batch: Sequence[Window], rng: np.random.Generator) -> StepInputs:
         """Everything random about one step."""
         config = self.config
-        items_BL, ratings_BL, next_BL = (part.numpy() for part in pad_windows(batch))
+        items_BL, ratings_BL, next_BL = (part.numpy() for part in pad_windows(batch)) if batch else NO_WINDOWS
         visible_BL = augment.visible_events([len(items) - 1 for items, _ in batch], items_BL.shape[1], rng, config)
         fresh_N, masked = NO_ITEMS, None
         if self.masked_lm is not None:
-            fresh_N = np.unique(rng.choice(np.unique(items_BL), config.encoder_items_per_step))
+            known = np.unique(items_BL) if items_BL.size else len(self.data.item_ids)
+            fresh_N = np.unique(rng.choice(known, config.encoder_items_per_step))
             masked = self.masked_lm.masked([self.data.item_texts[i] for i in fresh_N], rng=rng)
         return StepInputs(
             items_BL=items_BL,

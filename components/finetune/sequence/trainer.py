@@ -92,6 +92,8 @@ class SequenceTrainer(Trainer[list[Window]]):
         self.distributed.reseed(self.seed, epoch)
         self.model.train()
         windows = self.data.sequences.windows(self.rng, self.config.max_history)
+        if not windows:  # users of one event each, of whom something else is known
+            return [[]] * max(1, len(self.sampler.train) // self.config.requests_per_step)
         windows = augment.augment_windows(windows, self.rng, self.config)
         return window_batches(windows, self.rng, self.config.batch_size)
 
@@ -166,6 +168,8 @@ class SequenceTrainer(Trainer[list[Window]]):
 
     def _next_item_loss(self, step: StepInputs, part: slice, fused: FusedItems) -> Tensor:
         """What comes next, at every position, among all items."""
+        if not step.next_BL.size:
+            return torch.zeros((), device=self.device)
         next_BL = torch.from_numpy(step.next_BL[part]).to(self.device)
         events_BLD = fused.lookup(step.items_BL[part])
         if step.visible_BL is not None:
