@@ -14,12 +14,15 @@ from safetensors.torch import load_file
 
 from components.distill.step import distill
 from components.evaluate import replay
+from components.export import graphs
 from components.export.step import export
+from components.export.student import Student
 from components.featurize.step import featurize
 from components.finetune.step import finetune
 from components.ingest.step import ingest
 from pipelines.recipe import change_of
 from rankline.model.bundle import open_bundle
+from rankline.model.catalogue import cpu_session
 from rankline.runtime.progress import Progress
 from rankline.runtime.server_process import serving
 from tests.components.context_world import DISTILL, EXPORT, FINETUNE, World, featurize_config, ingest_config, write_shop
@@ -103,7 +106,7 @@ def test_users_without_a_history_get_what_their_field_decides(trained: Trained, 
     assert ndcg["bare"] > ndcg["popularity"] - 0.05
 
 
-def test_a_bundle_holds_the_encoding_and_its_graph(trained: Trained) -> None:
+def test_a_bundle_holds_the_encoding_and_its_graph(trained: Trained, tmp_path: Path) -> None:
     bundle = open_bundle(trained.bundle)
     assert {"profile.json", "profile.onnx"} <= bundle.manifest.files.keys()
     fields = bundle.profile_encoder.fields
@@ -111,6 +114,12 @@ def test_a_bundle_holds_the_encoding_and_its_graph(trained: Trained) -> None:
     assert bundle.manifest.features.service == fields.service
     parity = {each.graph: each.max_abs_difference for each in bundle.manifest.parity}
     assert parity["profile"] < 1e-5
+    graphs.write_fp16(trained.bundle / "profile.onnx", tmp_path / "halved.onnx")
+    known_BN = {"known_BN": np.eye(Student.load(trained.student).profile.enter.in_features, dtype=np.float32)}
+    whole, halved = (
+        cpu_session(path).run(None, known_BN)[0] for path in (trained.bundle / "profile.onnx", tmp_path / "halved.onnx")
+    )
+    np.testing.assert_allclose(halved, whole, atol=2e-2)
     network = {name for name in load_file(trained.student / "weights.safetensors") if "profile" in name}
     assert {"towers.profile.enter.weight", "towers.profile.leave.weight"} <= network
 

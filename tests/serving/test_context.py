@@ -11,9 +11,10 @@ import pytest
 
 from rankline.features.profile import ProfileEncoder, ProfileFields
 from rankline.model.bundle import Bundle, open_bundle
+from serving.features.online_store import FeastLibrary, FeastServer
 from tests.serving.conftest import Server, running
 from tests.serving.tiny_bundle import make_bundle, publish
-from tests.serving.tiny_store import make_store
+from tests.serving.tiny_store import feature_server, make_store
 
 FIELDS = ProfileFields(
     user={"gender": "choice", "about": "text"}, context={"device": "choice", "holiday": "number"}, time_zone=True
@@ -151,6 +152,19 @@ def test_texts_of_users_are_read_by_the_text_tower(server: Server) -> None:
     about = scores(server, frozen={"at": at, "profile": {"about": "space ship"}})
     assert about != scores(server, frozen={"at": at})
     assert about != scores(server, frozen={"at": at, "profile": {"about": "love story"}})
+
+
+def test_feasts_own_feature_server_gives_the_same_profile(store: Path) -> None:
+    """It returns a service as a whole, so it is asked with placeholders for the context."""
+    library = FeastLibrary(store / "ranking_v1").for_fields(FIELDS)
+    library.open()
+    with feature_server(store / FIELDS.service) as url:
+        server = FeastServer(url).for_fields(FIELDS)
+        server.open()
+        for source in (library, server):
+            user = source.user_state("u1", 2e9)
+            assert (dict(user.profile), user.time_zone, user.known) == ({"gender": "m"}, "Asia/Tokyo", True)
+        assert server.item_features(["i1", "i2"])["item_id"] == library.item_features(["i1", "i2"])["item_id"] == ["i1"]
 
 
 def test_a_new_champion_brings_its_own_store(declared: Bundle, bundle: Bundle, store: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from serving.metrics import Metrics
 from tests.servers.proxy import DROP, PASS, flaky
 from tests.servers.s3 import Bucket
 from tests.serving.conftest import Server, running
-from tests.serving.tiny_store import DAY, HISTORY, NOON, make_store
+from tests.serving.tiny_store import DAY, HISTORY, NOON, feature_server, make_store
 
 POPULAR = {"i20": 9.0, "i21": 8.0, "i22": 7.0}
 
@@ -38,21 +37,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def feast_server(store: Path) -> Iterator[str]:
-    """Feast's own feature server over the store, on a real port."""
-    import feast
-    import uvicorn
-    from feast.feature_server import get_app
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = get_app(feast.FeatureStore(repo_path=str(store)))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    """Feast's own feature server over the store."""
+    with feature_server(store) as url:
+        yield url
 
 
 @pytest.fixture(params=["library", "server"])

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,25 @@ HISTORY = {
     "history_ratings": [5.0, 0.0, 4.0],
     "seen_items": ["i0", "i1", "i2", "i3"],
 }
+
+
+@contextmanager
+def feature_server(store: Path) -> Iterator[str]:
+    """Feast's own feature server over a store, on a real port; its URL."""
+    import feast
+    import uvicorn
+    from feast.feature_server import get_app
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = get_app(feast.FeatureStore(repo_path=str(store)))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 def make_store(
