@@ -84,7 +84,7 @@ def train_teacher(
         return {}
     models = TrainedModels(members, _train_cross_encoder(inputs, warm, teacher, context), adapted)
     _save(teacher, models, inputs, context)
-    origin = warm_start.origin_metadata(data, config, warm, start)
+    origin = warm_start.origin_metadata(data, config, warm, start, text_size=encoder.size)
     (teacher / ORIGIN).write_text(json.dumps(origin, indent=2))
 
     combined = CombinedTeacher(

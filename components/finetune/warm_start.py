@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rankline.train.examples import Examples
 
 SIZES = ("vector_size", "max_history", "layers", "heads")
-OF_THE_DATA = ("fusion.known_I", "profile.")  # belong to the data, or to its fields, and come from no other model
+DATA_BUFFERS = ("fusion.known_I",)  # belong to the data and never come from another model
+FIELDS = "profile.enter.weight"  # its columns belong to the inputs of declared fields
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class WarmWeights:
     own_encoder: bool = False  # the weights include the encoder
     rows: Mapping[str, int] | None = None  # item id -> its row in the weights
     side: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()  # of the network over declared fields
 
     def has_member(self, member: int) -> bool:
         """Whether there are weights for this one of several teachers."""
@@ -67,10 +69,12 @@ class WarmWeights:
         merged = {
             name: value
             for name, value in source.items()
-            if name in current and current[name].shape == value.shape and not name.startswith(OF_THE_DATA)
+            if name in current and current[name].shape == value.shape and name not in DATA_BUFFERS
         }
         merged["fusion.own.weight"] = self._item_embeddings(current, source, data)
         merged["fusion.side.weight"] = self._side_weights(current, source, data)
+        if FIELDS in current and FIELDS in source:
+            merged[FIELDS] = self._field_weights(current, source, data)
         # the networks were fitted to features of that scale; a feature that was constant there has no scale
         scaled_F = source["standardize.scale_F"] > 0
         for name in ("standardize.mean_F", "standardize.scale_F"):
@@ -93,6 +97,16 @@ class WarmWeights:
             if name in columns:
                 side_DS[:, column] = source["fusion.side.weight"][:, columns[name]]
         return side_DS
+
+    def _field_weights(self, current: dict[str, Tensor], source: dict[str, Tensor], data: Examples) -> Tensor:
+        """[H, N] the weights of the inputs of declared fields, matched by their names; fresh ones for new values."""
+        assert data.profile is not None
+        columns = {name: column for column, name in enumerate(self.inputs)}
+        weights_HN = current[FIELDS].clone()
+        for column, name in enumerate(data.profile.input_names(weights_HN.shape[1])):
+            if name in columns:
+                weights_HN[:, column] = source[FIELDS][:, columns[name]]
+        return weights_HN
 
     def load_cross_encoder(self, model: CrossEncoder) -> bool:
         """Fill a fresh cross-encoder with the weights; whether they fit."""
@@ -130,6 +144,7 @@ def open_weights(start: WarmStart | None, data: Examples, config: FinetuneConfig
         own_encoder=origin["encoder"]["own"],
         rows={item: row for row, item in enumerate(ids)},
         side=tuple(origin["side"]),
+        inputs=tuple(origin.get("inputs", ())),
     )
 
 
@@ -153,13 +168,17 @@ def _mismatch(origin: dict[str, Any], sizes: dict[str, Any], data: Examples, con
 
 
 def origin_metadata(
-    data: Examples, config: FinetuneConfig, warm: WarmWeights, start: WarmStart | None
+    data: Examples, config: FinetuneConfig, warm: WarmWeights, start: WarmStart | None, *, text_size: int
 ) -> dict[str, Any]:
     """The content of origin.json: what a teacher was made of, and what it started from."""
     own = config.encoder in encoders.FRESH or config.train_encoder or bool(config.adapt_steps) or warm.own_encoder
+    fields = {}
+    if data.profile is not None:
+        fields = {"inputs": data.profile.input_names(len(data.profile.owners(text_size)))}
     return {
         "encoder": {**_encoder_metadata(config), "own": own},
         "side": side_names(data),
+        **fields,
         **_data_metadata(data),
         "offered": start.model_id if start else "",
         "began_from": warm.model_id,

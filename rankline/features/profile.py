@@ -155,6 +155,12 @@ class ProfileEncoder(FrozenModel):
         by_text = [n for n, column in enumerate(self.columns) if column.kind == "text" for _ in range(text_size)]
         return by_place + by_text
 
+    def input_names(self, inputs: int) -> list[str]:
+        """The names of the ``inputs`` of the network: the P places, then each number of the K text vectors."""
+        places = [place for column in self.columns for place in column.places]
+        text_size = (inputs - len(places)) // max(1, len(self.texts))
+        return places + [f"{c.source}.{c.name}[{n}]" for c in self.texts for n in range(text_size)]
+
     def encode(self, profiles: Sequence[Mapping[str, Value]], contexts: Sequence[Mapping[str, Value]]) -> Floats:
         """[R, P] the values of some requests; what is missing is 0."""
         rows = {"profile": profiles, "context": contexts}

@@ -20,6 +20,7 @@ from components.finetune.config import FinetuneConfig
 from components.finetune.sequence.model import build_teacher
 from components.finetune.step import finetune
 from rankline.errors import IntegrityError
+from rankline.features.profile import ProfileFields
 from rankline.io import artifacts, digest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_from_registry
@@ -143,6 +144,44 @@ def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     art = columns["category=art"]
     assert torch.equal(now["fusion.side.weight"][:, art], fresh["fusion.side.weight"][:, art])
     assert torch.equal(now["fusion.known_I"], fresh["fusion.known_I"])  # known items belong to the data
+
+
+def declare_section(features: Path, order: dict[str, str]) -> Path:
+    """Declare a field of users: the section that they read, under the names of ``order``."""
+    table = parquet.read_table(features / "requests.parquet")
+    sections = [order[item[0].partition("-")[0]] for item in table["targets"].to_pylist()]
+    parquet.write_table(table.append_column("profile_section", pa.array(sections)), features / "requests.parquet")
+    summary = json.loads((features / "summary.json").read_text())
+    fields = ProfileFields(user={"section": "choice"})
+    summary |= {"service": fields.service, "profile": fields.model_dump()}
+    (features / "summary.json").write_text(json.dumps(summary))
+    return features
+
+
+def test_inputs_of_declared_fields_are_found_again_by_their_names(tmp_path: Path) -> None:
+    """The section of toys has another name now, and all are equally frequent, so that the alphabet orders them."""
+    same = {name: name for name in CATEGORY_NAMES}
+    first = declare_section(write_features(tmp_path / "first"), same)
+    later = declare_section(write_features(tmp_path / "later", days=7), {**same, "toys": "art"})
+    train(first, tmp_path / "teacher")
+    models = ModelRegistry(tmp_path / "repository")
+    champion_weights.save_weights(models, CHAMPION, tmp_path / "teacher")
+    start = champion_weights.select_warm_start(models, CHAMPION, "other data").fetched(models, tmp_path)
+    data = examples.read_examples(later, max_history=SETTINGS.max_history)
+    warm = warm_start.open_weights(start, data, SETTINGS)
+    model = build_teacher(data, 32, config=SETTINGS, rng=np.random.default_rng(0))
+    fresh = model.state_dict()["profile.enter.weight"].clone()
+    warm.load_weights(model, data)
+    there, now = load_file(tmp_path / "teacher" / "weights.safetensors"), model.state_dict()
+    assert data.profile is not None
+    old = [f"profile.section={name}" for name in CATEGORY_NAMES] + ["profile.section is another"]
+    for column, name in enumerate(data.profile.input_names(5)):
+        source = (
+            fresh[:, column] if name == "profile.section=art" else there["profile.enter.weight"][:, old.index(name)]
+        )
+        assert torch.equal(now["profile.enter.weight"][:, column], source)
+    assert torch.equal(now["profile.leave.weight"], there["profile.leave.weight"])
+    assert there["profile.leave.weight"].abs().sum() > 0
 
 
 def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ ENCODER = ProfileEncoder.fit(
         {"profile_gender": "m", "context_device": "desktop", "context_holiday": 1.0},
     ],
 )
-PLACES = [place for column in ENCODER.columns for place in column.places]  # place n adds the vector of item n
+PLACES = ENCODER.input_names(ENCODER.size)  # place n adds the vector of item n
 
 
 @pytest.fixture(scope="module")

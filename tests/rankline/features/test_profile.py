@@ -23,7 +23,7 @@ ENCODER = ProfileEncoder.fit(FIELDS, TRAINING)
 
 def encoded(profile: dict, context: dict | None = None) -> dict[str, float]:
     """What is not 0 of a request's encoding, by the name of its place."""
-    places = [place for column in ENCODER.columns for place in column.places]
+    places = ENCODER.input_names(ENCODER.size)
     row = ENCODER.encode([profile], [context or {}])[0]
     assert len(places) == len(row) == ENCODER.size
     return {place: float(value) for place, value in zip(places, row) if value}
@@ -61,6 +61,13 @@ def test_each_input_belongs_to_a_field() -> None:
     owners = ENCODER.owners(text_size=4)
     assert len(owners) == ENCODER.size + 4
     assert [ENCODER.columns[owner].name for owner in owners[-4:]] == ["about"] * 4
+
+
+def test_each_input_has_a_name() -> None:
+    names = ENCODER.input_names(ENCODER.size + 2)
+    assert names[:2] == ["profile.age", "profile.age is known"]
+    assert names[-2:] == ["profile.about[0]", "profile.about[1]"]
+    assert len(set(names)) == ENCODER.size + 2
 
 
 def test_the_encoding_survives_the_file() -> None:
