@@ -92,7 +92,7 @@ def read_context(given: Mapping[str, Any], fields: ProfileFields) -> tuple[dict[
 def _value(value: Any, kind: Kind) -> Value | None:
     """A value of a request as training read it; None if it is of another type."""
     if kind == "number":
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+        is_number = isinstance(value, int | float) and abs(value) < LARGEST
         return float(value) if is_number else None
     if kind == "choices":
         return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
