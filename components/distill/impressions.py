@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from components.distill.candidate_table import CandidateDrawer
-from rankline.errors import TooSmall, UsageError
+from rankline.errors import TooSmall
 from rankline.evaluation.snapshot_requests import EXPOSURES, Exposure
 from rankline.features import label_values
 from rankline.labels import Label
@@ -120,18 +120,9 @@ class Impressions:
 
         Raises:
             TooSmall: a binary label has too few impressions of either outcome, another one too few values.
-            UsageError: a label comes after one that is not binary.
         """
         for name, outcome_N in self.outcomes.items():
             label = self.labels[name]
-            if label.after and self.labels[label.after].type != "binary":
-                raise UsageError(
-                    f"the label {name} comes after a label that does not happen or not",
-                    expected="a binary label in `after`",
-                    found=f"{label.after}, which is {self.labels[label.after].type}",
-                    where=f"ingest.labels.{name}.after",
-                    hint="declare the label before it as binary, or leave `after` empty",
-                )
             known_N = outcome_N[~np.isnan(outcome_N)]
             binary = label.type == "binary"
             counts = [int((known_N == each).sum()) for each in (1, 0)] if binary else [len(known_N)]

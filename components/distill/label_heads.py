@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from components.distill.config import DistillConfig
 from components.distill.impressions import Impressions
+from rankline.errors import TooSmall
+from rankline.evaluation.snapshot_requests import EXPOSURES
 from rankline.labels import Label
 from rankline.model.networks import LabelHeads
 from rankline.model.scoring import Catalogue
@@ -133,6 +135,14 @@ def train(
 
     With fewer steps the heads of a fold would be less sure than the ones that serve, which are calibrated by them.
     """
+    if not len(rows):
+        raise TooSmall(
+            "there are too few requests to calibrate the heads of the labels",
+            expected=f"at least {config.calibration_folds} validation requests that show items",
+            found=f"{len(data.left_RD)}, with {len(data.items_N)} impressions",
+            where=EXPOSURES,
+            hint="provide more requests, or set distill.calibration_folds lower",
+        )
     torch.manual_seed(config.seed)
     model = LabelHeads(
         size=data.left_RD.shape[1],

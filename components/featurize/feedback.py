@@ -86,19 +86,31 @@ def create_tables(db: Any, labels: Labels, *, window_s: int) -> None:
     """Create `grouped` (row, exposure), `exposed` (one row per exposure and item) and `events`, the positives.
 
     They are made from `logged`. A positive that a label of its own exposure takes back (it was put into the cart and
-    removed again) is none.
+    removed again) is none. What happens later than the window says nothing of a positive: a return of next week is not
+    known to the histories of this week.
     """
-    db.execute(f"CREATE TABLE grouped AS {_grouped_query(labels, window_s * 1_000_000)}")
+    window_us = window_s * 1_000_000
+    db.execute(f"CREATE TABLE grouped AS {_grouped_query(labels, window_us)}")
     values = ", ".join(f"max({label_column(name)}) AS {label_column(name)}" for name in labels.effective)
+    feedback = label_sql.feedback(labels.effective, label_column)
     db.execute(
         f"""
-        CREATE TABLE exposed AS SELECT *, {label_sql.feedback(labels.effective, label_column)} AS feedback FROM (
+        CREATE TABLE exposed AS SELECT *, {feedback} AS feedback FROM (
             SELECT exposure, item_id, min(row) AS row, max(own_rating) AS rating, min(position) AS position, {values}
             FROM grouped JOIN logged USING (row) GROUP BY exposure, item_id);
         CREATE TABLE events AS
-        SELECT logged.* EXCLUDE (feedback), exposure, exposed.feedback
-        FROM logged JOIN grouped USING (row) JOIN exposed USING (exposure, item_id)
-        WHERE logged.feedback > 0 AND exposed.feedback > 0 ORDER BY logged.row
+        WITH positives AS (
+            SELECT row, exposure, item_id, at_us + {window_us} AS until_us FROM grouped JOIN logged USING (row)
+            WHERE feedback > 0),
+        weighed AS (
+            SELECT positive AS row, {feedback} AS feedback FROM (
+                SELECT positives.row AS positive, {values}
+                FROM positives JOIN grouped ON grouped.exposure = positives.exposure
+                JOIN logged ON logged.row = grouped.row AND logged.item_id = positives.item_id AND at_us <= until_us
+                GROUP BY positives.row))
+        SELECT logged.* EXCLUDE (feedback), exposure, weighed.feedback
+        FROM logged JOIN grouped USING (row) JOIN weighed USING (row)
+        WHERE weighed.feedback > 0 ORDER BY logged.row
         """
     )
 

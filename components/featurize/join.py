@@ -152,9 +152,16 @@ def _equal(left: Any, right: Any) -> bool:
     """Whether two values are the same, up to rounding that depends on the order of a sum."""
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_equal, left, right))
+    if _is_missing(left) or _is_missing(right):
+        return _is_missing(left) and _is_missing(right)
     if isinstance(left, float) and isinstance(right, float):
-        return math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(left) and math.isnan(right))
+        return math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-12)
     return bool(left == right)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether there is no value: Feast returns null for a NaN that a request brings."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _describe_row(row: Any) -> str:

@@ -74,6 +74,11 @@ def _check_order(labels: Mapping[str, Label]) -> None:
         while after := labels[chain[-1]].after:
             if after not in labels:
                 raise ValueError(f"{chain[-1]} happens after {after}, which is not declared in ingest.labels")
+            if labels[after].type != "binary":
+                raise ValueError(
+                    f"{chain[-1]} happens after {after}, which is {labels[after].type}: declare {after} as binary, or "
+                    "leave `after` empty"
+                )
             if after in chain:
                 raise ValueError(f"no order of labels fits: {' after '.join([*chain, after])}")
             chain.append(after)

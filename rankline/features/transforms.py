@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float32]
 SERVICE = "ranking_v1"
 HISTORY_SERVICE = "history_v1"  # read apart from the rest: it is pushed with every event, the rest is computed daily
 DAY_S = 86_400
+MAX_TIME_S = 253_402_214_400.0  # the last day of the year 9999, the last that a calendar has
 
 USER = ("user_events_1d", "user_events_7d", "user_events_30d", "user_events_total", "user_rating_mean")
 ITEM = (
@@ -98,7 +99,7 @@ def fresh_popularity(columns: Mapping[str, Sequence[Any]], index: Mapping[str, i
 def utc_offsets(times: npt.NDArray[np.float64], time_zones: Sequence[str]) -> npt.NDArray[np.float64]:
     """[n] seconds by which the clock of each zone is ahead of UTC at a time; 0 for a name that is no zone."""
     offsets = np.zeros(len(times))
-    for row, (time, name) in enumerate(zip(times.tolist(), time_zones)):
+    for row, (time, name) in enumerate(zip(np.clip(times, 0, MAX_TIME_S).tolist(), time_zones)):
         if name and (zone := _zone(name)) is not None:
             offset = datetime.fromtimestamp(time, zone).utcoffset()
             offsets[row] = offset.total_seconds() if offset else 0.0

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rankline.contracts import FrozenState, History
+from rankline.features.transforms import MAX_TIME_S
 from rankline.text import query_text
 
 
@@ -23,7 +24,9 @@ class UserRequest(BaseModel):
     frozen: FrozenState | None = Field(
         None, description="a snapshot of history and features at some time; replaces every lookup"
     )
-    at: float | None = Field(None, description="time of the request in unix seconds; by default now")
+    at: float | None = Field(
+        None, ge=0, le=MAX_TIME_S, description="time of the request in unix seconds; by default now"
+    )
     context: dict[str, Any] | None = Field(
         None,
         description="what is known of the moment: the model's declared context features, and time_zone where it reads "

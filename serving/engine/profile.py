@@ -17,6 +17,7 @@ from rankline.errors import UsageError
 from rankline.features.profile import Kind, ProfileEncoder, ProfileFields, Value
 from serving.engine.graphs import Floats, Ints, ModelGraphs
 
+LARGEST = float(np.finfo(np.float32).max)  # of a number that the model can read
 _EXPECTED: dict[Kind, str] = {"number": "a number", "choice": "a text", "choices": "a list of texts", "text": "a text"}
 
 
@@ -91,7 +92,7 @@ def read_context(given: Mapping[str, Any], fields: ProfileFields) -> tuple[dict[
 def _value(value: Any, kind: Kind) -> Value | None:
     """A value of a request as training read it; None if it is of another type."""
     if kind == "number":
-        is_number = isinstance(value, int | float) and np.isfinite(value)
+        is_number = isinstance(value, int | float) and abs(value) < LARGEST
         return float(value) if is_number else None
     if kind == "choices":
         return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None

@@ -206,3 +206,26 @@ def test_without_request_ids_what_was_shown_belongs_to_the_positive_that_follows
         for one, other in pairs:
             assert one["shown"] == other["shown"]
             assert (one["user_id"], one["at"], one["targets"]) == (other["user_id"], other["at"], other["targets"])
+
+
+@pytest.mark.parametrize(("later", "label"), [("return", "returned"), ("order", "buy")])
+def test_what_happens_days_later_changes_nothing_before(tmp_path: Path, later: str, label: str) -> None:
+    labels = {"click": {}, "buy": {"weight": 5}, "returned": {"weight": -1}}
+    types = {"view": "impression", "click": "click", "order": "buy", "return": "returned"}
+    columns = {**TYPES, "event_types": types, "request_id": "page"}
+    rows = by_types(with_requests=True)
+    first = next(row for row in rows if row["kind"] == "click")
+    late = {**first, "kind": later, "at": first["at"] + 5 * 86_400}
+    before, after = (
+        {
+            row["request_id"]: (row["targets"], row["history_items"], row["target_weights"])
+            for row in parquet.read_table(make(tmp_path / name, log, columns, labels) / "requests.parquet").to_pylist()
+            if row["at"] < late["at"] and row["split"] == "train"
+        }
+        for name, log in (("a", rows), ("b", [*rows, late]))
+    )
+    assert before
+    assert {request: after[request] for request in before if request in after} == {
+        request: value for request, value in before.items() if request in after
+    }
+    assert len(set(before) - set(after)) <= 1  # of this user, a request later

@@ -178,7 +178,7 @@ def test_unknown_values_stay_unknown(raw: Path, tmp_path: Path) -> None:
     partial.mkdir()
     for name in ("events", "users", "items"):
         table = parquet.read_table(raw / f"{name}.parquet")
-        for column in ("gender", "age", "device", "time_zone"):
+        for column in ("gender", "age", "device", "holiday", "time_zone"):
             if column in table.column_names:
                 place = table.column_names.index(column)
                 values = [value if row % 2 else None for row, value in enumerate(table[column].to_pylist())]
@@ -189,7 +189,8 @@ def test_unknown_values_stay_unknown(raw: Path, tmp_path: Path) -> None:
     states = [request.state for request in read_snapshot_requests(tmp_path / "features", "train")]
     for name in ("gender", "age"):
         assert {name in state.profile for state in states} == {True, False}
-    assert {"device" in state.context for state in states} == {True, False}
+    for name in ("device", "holiday"):
+        assert {name in state.context for state in states} == {True, False}
     assert {state.time_zone == "" for state in states} == {True, False}
 
 

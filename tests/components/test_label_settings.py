@@ -71,6 +71,10 @@ def test_judgments_of_a_beir_folder_are_relevance() -> None:
             {"labels": {name: name for name in "abc"}},
             "no order of labels fits: a after b after c after a",
         ),
+        (
+            {"click": {"type": "graded"}, "buy": {"after": "click"}}, {"labels": {"click": "c", "buy": "b"}},
+            "buy happens after click, which is graded",
+        ),
         ({"returned": {"weight": -1}}, {"labels": {"returned": "back"}}, "no label makes a positive"),
         ({"dwell": {"weight": 0}}, {"labels": {"dwell": "s"}}, "no label makes a positive"),
         ({"item_id": {}}, {"labels": {"item_id": "clicked"}}, "a label cannot be called item_id"),

@@ -110,6 +110,7 @@ def test_anything_may_be_left_out(server: Server) -> None:
         ({"Device": "phone"}, "device (a text)"),
         ({"holiday": "yes"}, "a number"),
         ({"holiday": [1]}, "a number"),
+        ({"holiday": 10**400}, "a number"),
         ({"device": ["phone"]}, "a text"),
         ({"device": 1.5}, "a text"),
         ({"time_zone": "Berlin"}, "a time zone"),
@@ -177,3 +178,10 @@ def test_a_new_champion_brings_its_own_store(declared: Bundle, bundle: Bundle, s
         publish(tmp_path / "repository", declared)
         server.until("/readyz", lambda answer: answer.json()["features"]["service"] == FIELDS.service)
         assert server.client.post("/v1/recommend", json={"context": {"device": "phone"}}).status_code == 200
+
+
+@pytest.mark.parametrize("at", [1e12, -1.0, 253_402_300_799])
+def test_a_time_that_no_clock_shows_is_refused(server: Server, at: float) -> None:
+    reply = server.client.post("/v1/recommend", json={"context": {"time_zone": "Europe/Berlin"}, "at": at})
+    assert reply.status_code == 422
+    assert "at" in reply.text
