@@ -258,3 +258,18 @@ def test_a_label_of_any_name_can_be_given(tmp_path: Path) -> None:
     settings = written(proposed(source, overrides={"labels.donation": "zap"}))
     assert settings["labels"]["donation"] == {"type": "binary", "weight": 1}
     assert settings["columns"]["labels"] == {"play": "finished", "donation": "zap"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "missing"),
+    [
+        (("click", "login"), True),
+        (("click", "purchase", "login"), True),
+        (("view", "cart", "purchase"), True),
+        (("impression", "impression", "click"), False),
+        (("play", "skip"), False),
+    ],
+)
+def test_kinds_of_events_without_a_negative_are_a_gap(tmp_path: Path, kinds: tuple[str, ...], missing: bool) -> None:
+    gaps = proposed(event_log(tmp_path / "log", common(event=cycle(*kinds)))).gaps
+    assert bool([gap for gap in gaps if "no event is a negative" in gap.what]) == missing
