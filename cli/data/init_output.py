@@ -48,6 +48,8 @@ def print_proposal(proposal: Proposal) -> None:
     if unused:
         typer.echo(f"not used: {', '.join(unused)}")
     print_labels(proposal)
+    if setting := proposal.user_features_setting:
+        typer.echo(f"\nattributes of users are kept; the model does not read them until you add --set '{setting}'")
     typer.echo(f"\nrecipe: {proposal.kind}")
 
 

@@ -18,6 +18,7 @@ from components.featurize.queries import QueryRequests
 from components.featurize.split import TRAIN, Bools, Ints, Log, Split, known_between
 from components.featurize.tables import DAY_US, RequestTable, arrow_lists
 from rankline import contracts, label_sql
+from rankline.errors import TooSmall
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,12 @@ class Known:
 
 
 def read(db: Any, labels: Labels, known: Known, config: FeaturizeConfig) -> Exposures | None:
-    """The latest exposures of each split; none if no label is declared, or none differs between exposures."""
-    if not labels.declared or not _labels_differ(db, labels):
+    """The latest exposures of each split; none without declared labels, or if they tell nothing apart.
+
+    Raises:
+        TooSmall: something was shown in vain, and a binary label counts in every exposure, or in none.
+    """
+    if not labels.declared or not _labels_differ(db, labels) or labels_of_one_outcome(db, labels):
         return None
     table = _times(db, labels)
     users = _user_codes(table, known.interactions)
@@ -67,6 +72,32 @@ def _labels_differ(db: Any, labels: Labels) -> bool:
     """Whether something was shown in vain, or a label has two values: positives alone say nothing more."""
     differ = [f"min({label_column(name)}) < max({label_column(name)})" for name in labels.declared]
     return any(db.sql(f"SELECT bool_or(feedback = 0), {', '.join(differ)} FROM exposed").fetchall()[0])
+
+
+def labels_of_one_outcome(db: Any, labels: Labels) -> list[str]:
+    """The binary labels that count in every exposure, or in none: their chance cannot be learnt. Empty without labels.
+
+    Raises:
+        TooSmall: there are such labels, and exposures in which something was shown in vain.
+    """
+    binary = {name: label for name, label in labels.declared.items() if label.type == "binary"}
+    if not binary:
+        return []
+    counts = [f"({label_sql.counts(label_column(name), label)})" for name, label in binary.items()]
+    outcomes = ", ".join(f"bool_and({each}), coalesce(bool_or({each}), false)" for each in counts)
+    in_vain, *values = db.sql(f"SELECT bool_or(feedback = 0), {outcomes} FROM exposed").fetchall()[0]
+    constant = {name: some for name, every, some in zip(binary, values[::2], values[1::2]) if every or not some}
+    for name, counted in constant.items() if in_vain else ():
+        lacks, has = ("without", 1) if counted else ("with", 0)
+        raise TooSmall(
+            f"the log has no impression {lacks} {name}, so its chance cannot be learnt",
+            expected=f"impressions with and without {name}, once the rows of one request and item are joined",
+            found=f"{name} = {has} in every impression in which it is known",
+            where=f"ingest.labels.{name}",
+            hint=f"add the impressions with {name} = {1 - has}, or take [labels.{name}] and what is mapped to it out "
+            "of the map",
+        )
+    return list(constant)
 
 
 def _times(db: Any, labels: Labels) -> pa.Table:

@@ -42,7 +42,10 @@ Join = Callable[..., PointInTimeJoin]  # of features and the number of rows
 @dataclass(frozen=True)
 class SplitData:
     """The clean tables as requests: users by their events and split, queries that no user asked, exposures, and the
-    declared fields of users and of the moment."""
+    declared fields of users and of the moment.
+
+    ``constant`` are the labels that count in every exposure or in none, because of which no exposures are kept.
+    """
 
     interactions: Interactions
     log_split: Split
@@ -50,6 +53,7 @@ class SplitData:
     query_requests: QueryRequests
     counts: dict[str, Any]
     exposures: Exposures | None
+    constant: list[str]
     profiles: Profiles
 
 
@@ -69,7 +73,7 @@ def featurize(
     No value of a request became known after the request's time. ``stores`` are Feast's back ends.
 
     Raises:
-        TooSmall: a split would have fewer requests than ``config.min_requests``.
+        TooSmall: a split would have fewer requests than ``config.min_requests``, or a label has one outcome.
         UsageError: a declared feature has no column that can be encoded.
         ValidationFailed: events name unknown items, or queries without words.
         IntegrityError: a join lost rows, or the fast join and Feast do not agree.
@@ -125,6 +129,8 @@ def featurize(
         summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.declared.items()}
     write_json(features / "summary.json", summary)
     result = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
+    if data.constant:
+        result["no_chances"] = f"{', '.join(data.constant)}: the same in every impression, so no chance is learnt"
     return {**result, "checked_against_feast": {"user": users_checked, "item": items_checked}}
 
 
@@ -138,7 +144,8 @@ def _split_requests(db: Any, clean: Path, labels: Labels, config: FeaturizeConfi
     interactions.check_split_sizes(counts["requests"], config)
     known = exposures.Known(events, log_split, query_requests, query_texts)
     shown = exposures.read(db, labels, known, config)
-    return SplitData(events, log_split, query_texts, query_requests, counts, shown, profiles)
+    constant = exposures.labels_of_one_outcome(db, labels)
+    return SplitData(events, log_split, query_texts, query_requests, counts, shown, constant, profiles)
 
 
 def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStoreConfig | None) -> str:

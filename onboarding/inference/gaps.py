@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from onboarding.inference.event_words import event_label
-from onboarding.inference.labels import event_labels
+from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
 from onboarding.survey.survey import TableSurvey
+from rankline.labels import IMPRESSION
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
                 f"ratings reach {stats.high:g}, and the head that learns what is liked counts 4 or more as liked",
                 "say in [labels.rating] of the map what counts as liked, or set finetune.like_weight=0",
             )
+    if events.event_types and not events.columns and not _has_negatives(events):
+        yield Gap(
+            "no event is a negative, so the model can rank, and cannot learn how likely a label is",
+            "add the impressions: what was shown and not wanted",
+        )
     if kind := mapping.column("events", "event_type"):
         values = mapping.survey.values(log.name, kind)
         if unknown := [value for value in values if event_label(value) is None]:
@@ -113,6 +119,11 @@ def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
                 f"no value of {kind} makes a positive, so every event counts as one",
                 "name a label for them in [columns.event_types] of the map, and declare it in [labels]",
             )
+
+
+def _has_negatives(events: EventLabels) -> bool:
+    """Whether a kind of event says that an item was shown, or not wanted."""
+    return IMPRESSION in events.event_types.values() or any(label.weight < 0 for label in events.labels.values())
 
 
 def _user_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:

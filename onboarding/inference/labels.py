@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from components.ingest.expressions import BOOLEAN_WORDS, sql_list
@@ -18,6 +18,7 @@ RATING_SCALES = ((1, -1, 1), (5, 1, 4), (7, 1, 5), (10, 1, 7), (100, 0, 70))
 # negative label -> what an event is that does not have it, if the log names nothing else
 OPPOSITES = {"skip": "play", "return": "purchase", "dislike": "like", "remove": "cart"}
 AFTER = "click"  # what a purchase or a conversion may only follow
+LATER = ("purchase", "conversion")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def event_labels(mapping: SchemaMapping) -> EventLabels:
     labels = _with_positives(labels)
     if not labels:  # nothing makes a positive
         return EventLabels({}, {}, "", {})
-    return EventLabels(_in_order(mapping, labels, columns), columns, event_type, types)
+    events = EventLabels(labels, columns, event_type, types)
+    return replace(events, labels=_in_order(mapping, labels, events))
 
 
 def weight_of(label: str) -> float:
@@ -146,15 +148,38 @@ def _deciding(label: Label) -> Label:
     return label.model_copy(update={"weight": 1.0, "at_quantile": limit})
 
 
-def _in_order(mapping: SchemaMapping, labels: dict[str, Label], columns: dict[str, str]) -> dict[str, Label]:
+def _in_order(mapping: SchemaMapping, labels: dict[str, Label], events: EventLabels) -> dict[str, Label]:
     """The labels, with what has to happen first where the sample never shows one without the other."""
-    if AFTER not in columns:
-        return labels
-    later = [label for label in ("purchase", "conversion") if label in columns]
-    follows = {label for label in later if _only_after(mapping, columns[label], columns[AFTER])}
+    columns, kinds = events.columns, set(events.event_types.values())
+    follows = set[str]()
+    if AFTER in columns:
+        follows = {
+            label for label in LATER if label in columns and _only_after(mapping, columns[label], columns[AFTER])
+        }
+    elif {AFTER, IMPRESSION} <= kinds:
+        follows = {label for label in LATER if label in kinds and _in_clicked_requests(mapping, events, label)}
     return {
         name: label.model_copy(update={"after": AFTER}) if name in follows else label for name, label in labels.items()
     }
+
+
+def _in_clicked_requests(mapping: SchemaMapping, events: EventLabels, label: str) -> bool:
+    """Whether a kind of event is of items that were clicked in the same request, as far as the sample knows them."""
+    request, item = mapping.column("events", "request_id"), mapping.column("events", "item_id")
+    if not request or not item:
+        return False
+    has = {
+        each: f"CAST({identifier(events.event_type)} AS VARCHAR) IN {sql_list(events.values(each))}"
+        for each in (IMPRESSION, AFTER, label)
+    }
+    query = (
+        "SELECT count(*), count(*) FILTER (NOT clicked) FROM ("
+        f"SELECT bool_or({has[label]}) AS late, bool_or({has[AFTER]}) AS clicked, bool_or({has[IMPRESSION]}) AS shown "
+        f"FROM {identifier(mapping.roles['events'])} WHERE {identifier(request)} IS NOT NULL "
+        f"GROUP BY {identifier(request)}, {identifier(item)}) WHERE late AND shown"
+    )
+    both, alone = fetch_row(mapping.survey.db, query)
+    return bool(both) and not alone
 
 
 def _only_after(mapping: SchemaMapping, later: str, first: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from components.ingest.config import UNITS
+from components.ingest.config import UNITS, stored_name
 from components.ingest.times import OTHER_UNITS
 from onboarding.inference.columns import assign_overrides, map_columns
 from onboarding.inference.gaps import Gap, find_gaps
@@ -30,6 +31,14 @@ class Proposal(SchemaMapping):
     def recipe_settings(self) -> dict[str, Any]:
         """What the recipe changes because of the data."""
         return recipe_settings(self)
+
+    @property
+    def user_features_setting(self) -> str:
+        """The setting that makes the model read the proposed attributes of users; empty without any."""
+        declared = ("user_attributes", "user_numbers", "user_texts")
+        users = self.column_mappings.get("users", ())
+        names = [stored_name(each.column) for each in users if each.setting in declared]
+        return f"featurize.user_features={json.dumps(names, ensure_ascii=False)}" if names else ""
 
     @property
     def gaps(self) -> list[Gap]:

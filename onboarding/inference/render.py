@@ -58,6 +58,8 @@ def render_recipe(proposal: Proposal, *, map_name: str) -> str:
         f"            {_literal(f'{setting}={value if isinstance(value, str) else json.dumps(value)}')},"
         for setting, value in proposal.recipe_settings.items()
     )
+    if user_features := proposal.user_features_setting:
+        settings += f"\n            # {_literal(user_features)},  # the model reads these attributes of users"
     name, source = proposal.name, _literal(mask_passwords(proposal.survey.source))
     return (
         f'"""The recipe of {name}: rankline run --recipe {name}:{name} -w .rankline-{name}"""\n\n'

@@ -73,7 +73,9 @@ def read_context(given: Mapping[str, Any], fields: ProfileFields) -> tuple[dict[
                 f"this model does not read {name} of a request's context",
                 expected=listed or "no context: the model declares no context_features",
                 found=name,
-                hint="leave it out, or declare it in featurize.context_features and train a model",
+                hint=f"leave it out: {name} is an attribute of users and comes from the online store"
+                if name in fields.user
+                else "leave it out, or declare it in featurize.context_features and train a model",
             )
         if value is None:
             continue

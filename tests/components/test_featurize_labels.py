@@ -15,6 +15,7 @@ import pytest
 from components.featurize.config import FeaturizeConfig
 from components.featurize.snapshots import load_tables
 from components.featurize.step import featurize
+from rankline.errors import TooSmall
 from tests.components.labelled_log import ingest_log
 
 Rows = list[dict[str, Any]]
@@ -229,3 +230,52 @@ def test_what_happens_days_later_changes_nothing_before(tmp_path: Path, later: s
         request: value for request, value in before.items() if request in after
     }
     assert len(set(before) - set(after)) <= 1  # of this user, a request later
+
+
+def all_clicked() -> Rows:
+    """Everything that was shown was clicked, and something of it was bought."""
+    return [row for row in by_types(with_requests=True) if row["item"] not in SHOWN]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (all_clicked, {**TYPES, "request_id": "page"}),
+        (lambda: [row for row in all_clicked() if row["kind"] != "view"], {**TYPES, "request_id": "page"}),
+        (
+            lambda: [{**row, "ordered": int(row["item"] < "i2")} for row in by_columns("clicked", 1, 1)],
+            {"labels": {"click": "clicked", "buy": "ordered"}},
+        ),
+    ],
+)
+def test_a_log_without_negatives_has_no_exposures(
+    tmp_path: Path, rows: Callable[[], Rows], columns: dict[str, Any]
+) -> None:
+    raw = ingest_log(tmp_path, rows(), columns, CLICK_AND_BUY)
+    result = featurize(raw, tmp_path / "features", config=FeaturizeConfig(history_days=400))
+    assert result["no_chances"].startswith("click: ")
+    assert not (tmp_path / "features/exposures.parquet").exists()
+    assert read(tmp_path / "features", "requests")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(1, ("no impression without seen", "seen = 0")), (0, ("no impression with seen", "seen = 1"))]
+)
+def test_a_label_that_is_the_same_in_every_impression_is_refused(
+    tmp_path: Path, value: int, told: tuple[str, str]
+) -> None:
+    # of somebody else, who was shown nothing: it belongs to no impression
+    other = {"user": "z", "item": "i1", "at": BEGIN, "clicked": "", "seen": 1 - value}
+    rows = [{**row, "seen": value} for row in by_columns("clicked", 1, 0)]
+    labels = {"click": {}, "seen": {"weight": 0}}
+    with pytest.raises(TooSmall) as refused:
+        make(tmp_path, [*rows, other], {"labels": {"click": "clicked", "seen": "seen"}}, labels)
+    assert told[0] in refused.value.message
+    assert told[1] in refused.value.hint
+    assert "[labels.seen]" in refused.value.hint
+
+
+def test_dislikes_alone_tell_no_chance_of_a_like(tmp_path: Path) -> None:
+    rows, columns, labels = logs()["dislikes"]
+    with pytest.raises(TooSmall, match="no impression without like"):
+        make(tmp_path, rows(), columns, labels)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -210,7 +212,8 @@ def test_an_unknown_kind_of_event_is_a_gap(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes() + b"\nK1;A1;01.02.2023 10:15;frobnicate")
     proposal = proposed(source, time_zone="UTC")
     assert columns(proposal)["event_types"]["frobnicate"] == ""  # type: ignore[index]
-    assert ["frobnicate" in gap.what for gap in proposal.gaps] == [True]
+    assert ["frobnicate" in gap.what for gap in proposal.gaps] == [False, True]
+    assert "no event is a negative" in proposal.gaps[0].what
 
 
 def test_names_in_any_script_have_words() -> None:
@@ -261,6 +264,30 @@ def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest
         assert recipe.ingest.format == proposal.survey.format
         if kind == "shop":
             assert recipe.finetune.encoder != "tiny"  # natural language needs a pretrained encoder
+
+
+def test_attributes_of_users_become_features_by_a_line_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.recipes import named
+
+    source = odd_sources.ratings(tmp_path / "books")
+    plain = proposed(source)
+    assert (plain.user_features_setting, "user_features" in render_recipe(plain, map_name="x.toml")) == ("", False)
+    users = [{"userId": f"u{n}", "gender": "fmd"[n % 3], "city": f"town {n % 7}"} for n in range(250)]
+    (source / "users.jsonl").write_text("\n".join(map(json.dumps, users)))
+    proposal = propose(survey(str(source)), name="of_users")
+    names = ("gender", "city")
+    assert proposal.user_features_setting == f"featurize.user_features={json.dumps(names)}"
+    (tmp_path / "of_users.toml").write_text(render_map(proposal))
+    recipe = render_recipe(proposal, map_name="of_users.toml")
+    monkeypatch.syspath_prepend(tmp_path)
+    for text, read in ((recipe, ()), (recipe.replace("            # ", "            "), names)):
+        (tmp_path / "of_users.py").write_text(text)
+        importlib.invalidate_caches()
+        assert named("of_users:of_users").featurize.user_features == read
+        sys.modules.pop("of_users")
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
 
 
 def refused(source: Path, **more: str) -> str:

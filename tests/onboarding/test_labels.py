@@ -83,6 +83,27 @@ def test_impressions_and_clicks_by_type_of_event(tmp_path: Path) -> None:
     assert "event = frobnicate: not known" in sentences
 
 
+@pytest.mark.parametrize(
+    ("kinds", "items", "request_rows", "after"),
+    [
+        (("impression", "impression", "click", "order"), "abaa", 4, True),
+        (("impression", "impression", "click", "order"), "abab", 4, False),  # bought without a click
+        (("impression", "impression", "click", "order"), "abaa", 1, False),  # each row is a request of its own
+        (("impression", "impression", "click", "order"), "abaa", 0, False),  # without requests
+        (("click", "order"), "aa", 2, False),  # nothing was shown
+    ],
+)
+def test_a_purchase_after_a_click_by_type_of_event(
+    tmp_path: Path, kinds: tuple[str, ...], items: str, request_rows: int, after: bool
+) -> None:
+    columns = common(event=cycle(*kinds), item_id=cycle(*(f"i{'ab'.index(each)}" for each in items)))
+    columns["user_id"] = lambda n: f"u{n // len(kinds) % 97}"
+    if request_rows:
+        columns["request_id"] = lambda n: f"r{n // request_rows}"
+    purchase = written(proposed(event_log(tmp_path / "log", columns)))["labels"]["purchase"]
+    assert purchase.get("after") == ("click" if after else None)
+
+
 def test_a_view_beside_clicks_alone_is_an_impression(tmp_path: Path) -> None:
     of_ads = proposed(event_log(tmp_path / "ads", common(action=cycle("view", "view", "view", "click"))))
     assert written(of_ads)["columns"]["event_types"] == {"view": "impression", "click": "click"}
@@ -258,3 +279,18 @@ def test_a_label_of_any_name_can_be_given(tmp_path: Path) -> None:
     settings = written(proposed(source, overrides={"labels.donation": "zap"}))
     assert settings["labels"]["donation"] == {"type": "binary", "weight": 1}
     assert settings["columns"]["labels"] == {"play": "finished", "donation": "zap"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "missing"),
+    [
+        (("click", "login"), True),
+        (("click", "purchase", "login"), True),
+        (("view", "cart", "purchase"), True),
+        (("impression", "impression", "click"), False),
+        (("play", "skip"), False),
+    ],
+)
+def test_kinds_of_events_without_a_negative_are_a_gap(tmp_path: Path, kinds: tuple[str, ...], missing: bool) -> None:
+    gaps = proposed(event_log(tmp_path / "log", common(event=cycle(*kinds)))).gaps
+    assert bool([gap for gap in gaps if "no event is a negative" in gap.what]) == missing

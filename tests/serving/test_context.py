@@ -103,6 +103,15 @@ def test_anything_may_be_left_out(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [("gender", "gender is an attribute of users"), ("about", "online store"), ("colour", "context_features")],
+)
+def test_an_attribute_of_users_is_none_of_the_moment(server: Server, name: str, hint: str) -> None:
+    answer = server.client.post("/v1/recommend", json={"context": {name: "f"}})
+    assert hint in answer.json()["hint"]
+
+
+@pytest.mark.parametrize(
     ("context", "expected"),
     [
         ({"colour": "red"}, "device (a text), holiday (a number), time_zone"),
