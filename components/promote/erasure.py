@@ -41,6 +41,13 @@ def online_folders(workspace: Path) -> Sequence[Path]:
     return [path.parent for path in sorted((workspace / "online").glob("*/feature_store.yaml"))]
 
 
+def store_files(folder: Path) -> list[Path]:
+    """The files of an online store that have rows of users: its SQLite file and its sources."""
+    from feature_repo.store import SOURCES
+
+    return [*folder.glob("online.db"), *sorted((folder / SOURCES).glob("*.parquet"))]
+
+
 def entity_keys(ids: Collection[str]) -> set[bytes]:
     """Users as online stores name them."""
     from feature_repo.removal import entity_key

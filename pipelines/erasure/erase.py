@@ -73,7 +73,12 @@ def erase(
         _erase_from_stores(workspace, users, known, buckets, result)
         where = places(workspace, known.storages)
         where += [Place(each.url) for each in buckets if each.url not in {place.url for place in where}]
+        stores = {each.path for each in result.treated}
+        for treated in result.treated:
+            say(_line(treated, dry_run=dry_run))
         for place, file in _find(where, users):
+            if dry_run and place.in_workspace(file) in stores:
+                continue  # erased with its store
             treated = treat(place, file, users, dry_run=dry_run)
             if treated not in result.treated:
                 result.treated.append(treated)
@@ -170,7 +175,11 @@ def _erase_from_stores(
     for each in buckets:
         each.download("online")
     bucket = next(iter(buckets), None)
+    place = Place(str(workspace))
     for folder in feast.online_folders(workspace):
+        files = [path.relative_to(workspace).as_posix() for path in feast.store_files(folder)]
+        held = [each for each in files if _is_held(place, each, users)]
+        result.treated += [Treated(place.url, each, "rewritten", "its rows") for each in held]
         result.online[folder.name] = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
     in_postgres = [each.features for each in known.storages if each.features.offline == "postgres"]
     for stores in {each.postgres: each for each in in_postgres}.values():
@@ -183,11 +192,17 @@ def _find(where: Collection[Place], users: UserIds) -> Iterator[tuple[Place, str
         for file in list(place.files()):
             if file.split("/")[0] in (FOLDER, LOCK):
                 continue
-            content = place.read(file)
-            if f"/{SPILL}" in f"/{file}" or users.is_in(file) or holds(file, content, users):
+            if f"/{SPILL}" in f"/{file}" or _is_held(place, file, users):
                 yield place, file
-            elif is_source(place, file) and without_rows(content, users) not in (None, content):
-                yield place, file  # an id such as 1 is a user only by its column
+
+
+def _is_held(place: Place, file: str, users: UserIds) -> bool:
+    """Whether a file holds an id of one of the users, in its name or in itself."""
+    content = place.read(file)
+    if users.is_in(file) or holds(file, content, users):
+        return True
+    # an id such as 1 is a user only by its column
+    return is_source(place, file) and without_rows(content, users) not in (None, content)
 
 
 def _require_erased(workspace: Path, where: Collection[Place], users: UserIds, result: Erasure) -> None:

@@ -62,8 +62,13 @@ def test_nothing_holds_an_erased_user_and_no_run_brings_it_back(smoke: SmokeRun,
     assert len(before["u5"]) > 15
     history = ModelRegistry(workspace / "repository").history()
 
-    done = rankline("users", "erase", "u5", "-w", workspace)
+    planned = json.loads(rankline("users", "erase", "u5", "-w", workspace, "--dry-run", "--json").stdout)
+    done = rankline("users", "erase", "u5", "-w", workspace, "--json")
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {**planned, "dry_run": False}
+    stored = {each["path"]: each["action"] for each in planned["treated"] if each["path"].startswith("online/")}
+    assert set(stored.values()) == {"rewritten"}
+    assert set(stored) == {"online/ranking_v1/online.db"} | {each for each in before["u5"] if "online/" in each}
     assert mentions(workspace, "u5") == []
     assert {"material/smoke/shop.inter", "online/ranking_v1/online.db"} <= {*mentions(workspace, "u50")}
     assert "[erased] cannot be read; that of u50 can" in log.read_text()
