@@ -192,7 +192,7 @@ def decide(
             ),
         )
 
-    enough = _at_least("requests", report.requests, policy.min_requests, "test requests")
+    enough = _enough_requests(report, policy)
     checks = [
         enough,
         *_per_request_scores(report, scores, policy),
@@ -221,6 +221,11 @@ def decide(
 
 
 # -- the rules ---------------------------------------------------------------------------------------------
+
+
+def _enough_requests(report: Report, policy: PromotionPolicy) -> Check:
+    check = _at_least("requests", report.requests, policy.min_requests, "test requests")
+    return check if check.passed else check.model_copy(update={"status": "insufficient data"})
 
 
 def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:

@@ -244,6 +244,17 @@ def test_a_misspelt_metric_is_answered_with_those_like_it(policy, near):
     assert "was not measured" in next(check for check in measured.failures if "like_ece" in check.name).sentence
 
 
+def test_too_few_requests_are_insufficient_data_in_the_check_as_well():
+    policy = PromotionPolicy(min_requests=301)
+    verdict = decide(
+        report_of(WORSE), WORSE, manifest_of(), policy, champion_id=CHAMPION, champion_manifest=manifest_of()
+    )
+    assert {check.name: check.status for check in verdict.failures} == {
+        "requests": "insufficient data",
+        "not worse than the champion": "fail",
+    }
+
+
 PARITIES = [
     (
         "fp32 too far",
