@@ -84,7 +84,9 @@ def require_workspace(workspace: Path, *names: str, suffixes: tuple[str, ...] = 
         expected="the folder of an earlier run",
         found=f"no {path.name} in {path.parent}",
         where=f"{path} ({origin})",
-        hint=f"-w {ancestor}, which exists" if ancestor else "`rankline demo` creates one; -w FOLDER names another",
+        hint=f"-w {ancestor}, which exists"
+        if ancestor
+        else "-w FOLDER, or RANKLINE_WORKSPACE, names another; `rankline demo` creates one here",
     )
 
 

@@ -85,20 +85,20 @@ def _keys_in(source: Path, join_key: str) -> set[bytes]:
 # -- erased users ----------------------------------------------------------------------------------------------
 
 
-def erase_users(store: Any, folder: Path, ids: Collection[str], *, dry_run: bool = False) -> int:
-    """Remove the rows of users from the online store of ``folder``; returns how many users had rows."""
+def erase_users(store: Any, folder: Path, ids: Collection[str], *, dry_run: bool = False) -> set[str]:
+    """Remove the rows of users from the online store of ``folder``; returns the users who had rows."""
     online = store.config.online_store
     keys = {each: entity_key("user_id", each) for each in ids}
     if online.type == "redis":
         client = _redis_client(store)
-        names = [key + store.project.encode() for key in keys.values()]
-        return sum(client.exists(name) if dry_run else client.delete(name) for name in names)
+        verb = client.exists if dry_run else client.delete
+        return {each for each, key in keys.items() if verb(key + store.project.encode())}
     path = folder / online.path
     if not path.is_file():
-        return 0
+        return set()
     with _sqlite(path, read_only=dry_run) as db:
         tables = _sqlite_tables(db, store)
-        return sum([_erase_from_sqlite(db, tables, key, dry_run=dry_run) for key in keys.values()])
+        return {each for each, key in keys.items() if _erase_from_sqlite(db, tables, key, dry_run=dry_run)}
 
 
 def _erase_from_sqlite(db: sqlite3.Connection, tables: Collection[str], key: bytes, *, dry_run: bool) -> bool:

@@ -11,6 +11,7 @@ import operator
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from components.ingest.config import IngestConfig
 from components.ingest.readers.tables import READERS
 from pipelines.declared_features import refuse_undeclared
 from pipelines.recipe import Recipe, as_dict
-from rankline.errors import UsageError
+from rankline.errors import SettingError, UsageError
 from rankline.io.sources import File
 
 Factory = Callable[..., Recipe]
@@ -102,10 +103,11 @@ def _import(name: str, arguments: Mapping[str, str], taking_data: list[str]) -> 
 # -- single settings -------------------------------------------------------------------------------------------
 
 
-def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+def change(recipe: Recipe, settings: Sequence[str], *, name: str = "") -> Recipe:
     """The recipe with single settings changed, each given as ``section.setting=value``; the value is JSON or text.
 
     ``section=@file`` takes the settings of a section from a TOML or JSON file, such as a policy for ``decide``.
+    ``name`` is what the recipe was loaded by, for messages.
 
     Raises:
         UsageError: there is no such setting, the value does not fit, or a feature is not declared.
@@ -123,12 +125,12 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     try:
         changed = _validated(values, texts)
     except ValidationError as error:
-        name, expected, value = first_problem(error)
+        problem = first_problem(error)
         raise UsageError(
-            f"the recipe refuses {name}",
-            expected=expected,
-            found=value,
-            hint=f"`rankline recipes show {recipe.name}` lists every setting with its bounds",
+            f"the recipe refuses {'.'.join(problem.path)}",
+            expected=problem.expected,
+            found=problem.found,
+            hint=problem.hint or f"`rankline recipes show {name or 'NAME'}` lists every setting with its bounds",
         ) from error
     refuse_undeclared(changed)
     return changed
@@ -188,11 +190,31 @@ def _parse(text: str) -> Any:
         return text
 
 
-def first_problem(error: ValidationError) -> tuple[str, str, str]:
-    """(dotted name, what is expected, the value) of the first setting that a model refuses."""
+@dataclass(frozen=True)
+class Problem:
+    """A setting that a model refuses: where it is, what is expected, what is there."""
+
+    path: tuple[str, ...]
+    expected: str
+    found: str
+    hint: str = ""
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """The first setting that a model refuses."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return name, first["msg"].removeprefix("Value error, "), repr(first["input"])
+    path = tuple(str(part) for part in first["loc"])
+    expected, cause = first["msg"].removeprefix("Value error, "), first.get("ctx", {}).get("error")
+    if isinstance(cause, SettingError):
+        return Problem((*path, *cause.setting.split(".")), expected, cause.found, cause.hint)
+    is_of_several = first["type"] == "value_error" and isinstance(first["input"], dict)  # the reason names them
+    return Problem(path, expected, "" if is_of_several else repr(first["input"]))
+
+
+def _in_file(path: Sequence[str]) -> str:
+    """A setting as a file has it: `[labels.purchase] after`."""
+    *sections, key = path or ("these settings together",)
+    return f"[{'.'.join(sections)}] {key}" if sections else key
 
 
 # -- mapping files ---------------------------------------------------------------------------------------------
@@ -217,13 +239,13 @@ def ingest_config(path: str, map: str, *, tables: dict[str, str], columns: dict[
     try:
         return IngestConfig(**values)
     except ValidationError as error:
-        name, expected, value = first_problem(error)
+        problem = first_problem(error)
         raise UsageError(
-            f"the map refuses {name}",
-            expected=expected,
-            found=value,
+            f"the map refuses {_in_file(problem.path)}",
+            expected=problem.expected,
+            found=problem.found,
             where=map,
-            hint="`rankline recipes show interactions ingest` lists every setting of a source",
+            hint=problem.hint or "`rankline recipes show interactions ingest` lists every setting of a source",
         ) from error
 
 

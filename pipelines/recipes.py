@@ -291,7 +291,7 @@ def named(name: str, settings: Sequence[str] = (), *, source: str | None = None,
     Raises:
         UsageError: there is no such recipe or setting, a value does not fit, or the recipe needs data.
     """
-    return change(load_recipe(name, RECIPES, source=source, map=map), settings)
+    return change(load_recipe(name, RECIPES, source=source, map=map), settings, name=name)
 
 
 def needs_source(name: str) -> bool:

@@ -35,6 +35,14 @@ class RanklineError(Exception):
         return "\n".join(parts)
 
 
+class SettingError(ValueError):
+    """One setting that does not fit the others: ``setting`` is its path below the settings that are validated."""
+
+    def __init__(self, setting: str, expected: str, *, found: str = "", hint: str = "") -> None:
+        self.setting, self.found, self.hint = setting, found, hint
+        super().__init__(expected)
+
+
 class UsageError(RanklineError):
     """The command or the recipe is wrong."""
 

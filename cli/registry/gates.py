@@ -21,6 +21,7 @@ from cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rankline.errors import UsageError
     from rankline.gates.simulation import Shape
     from rankline.registry.model_registry import ModelRegistry
 
@@ -63,7 +64,11 @@ def simulate(
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
         return
-    typer.echo(f"{result.requests} requests a night; two equal models differ by {result.relative_error:.1%} (one s.e.)")
+    typer.echo(_origin(run))
+    typer.echo(
+        f"{result.requests} requests a night; two equal models differ by {result.relative_error:.1%} "
+        "(one standard error)"
+    )
     typer.echo("\n".join(aligned_lines(table(result), right=range(2, 11))))
     typer.echo(
         f"years in which a champion that is no better became the anchor (effect 0): {result.false_anchor_moves:.1%}"
@@ -89,7 +94,7 @@ def plan(
 ) -> None:
     """Print how many requests and nights it takes until an effect is seen with a wanted power.
 
-    Example: rankline gates plan --effect 0.02 --power 0.8
+    Example: rankline gates plan --run last --effect 0.02 --power 0.8
     """
     from cli.formats import aligned_lines
     from rankline.gates.planning import WITHIN_NIGHTS, needs
@@ -110,7 +115,10 @@ def plan(
         )
         for each in result
     ]  # fmt: skip
-    typer.echo(f"with power {power:.0%}; two equal models differ by {bank.relative_error:.1%} a night (one s.e.)")
+    typer.echo(_origin(run))
+    typer.echo(
+        f"with power {power:.0%}; two equal models differ by {bank.relative_error:.1%} a night (one standard error)"
+    )
     typer.echo("\n".join(aligned_lines([header, *rows], right=range(6))))
 
 
@@ -185,6 +193,11 @@ def schema() -> None:
     typer.echo(json.dumps(DecideConfig.model_json_schema(), indent=2))
 
 
+def _origin(run: str) -> str:
+    """Whose scores a simulation is drawn from."""
+    return f"scores of run {run}" if run else "scores of the MovieLens demo; --run last takes yours"
+
+
 def _shape(run: str, workspace: Path) -> Shape:
     """The shape of the demo's scores, or of a run's."""
     from rankline.gates.simulation import DEMO_ALIKE, demo_shape
@@ -206,15 +219,23 @@ def _shape(run: str, workspace: Path) -> Shape:
 
 def _output(run_folder: Path, step: str, name: str, *, models: ModelRegistry | None = None) -> Path:
     """The folder that a step of a run wrote, or the evidence that ``models`` has of it."""
+    from pipelines.erasure.treatment import NOTE
     from rankline.errors import UsageError
+    from rankline.evaluation.report import PER_REQUEST
     from rankline.runtime import ledger
+    from rankline.users.erased import FOLDER, ErasedUsers
 
     entry = ledger.read_entries(run_folder).get(step)
     if entry is None or name not in entry.paths or not Path(entry.paths[name]).is_dir():
         kind = "evaluation" if name == "report" else name
         for event in reversed(models.history() if models is not None and models.local else []):
             if event.run_id == run_folder.name and kind in event.digests:
-                return Path(models.evidence(event.digests[kind]))  # type: ignore[union-attr]
+                evidence = Path(models.evidence(event.digests[kind]))  # type: ignore[union-attr]
+                if (evidence / NOTE).is_file() and not (evidence / PER_REQUEST).is_file() and name == "report":
+                    raise _erased(run_folder)
+                return evidence
+        if entry is not None and name in entry.paths and len(ErasedUsers(run_folder.parents[1] / FOLDER)):
+            raise _erased(run_folder)
         raise UsageError(
             f"this run has no {name}",
             expected=f"a run whose step {step} has finished, with its files or their evidence on this machine",
@@ -223,6 +244,18 @@ def _output(run_folder: Path, step: str, name: str, *, models: ModelRegistry | N
             hint="`rankline runs list` shows the runs with their outcome",
         )
     return Path(entry.paths[name])
+
+
+def _erased(run_folder: Path) -> UsageError:
+    from rankline.errors import UsageError
+
+    return UsageError(
+        "the scores of this run were removed when users were erased",
+        expected="the scores of every request, as the step evaluate wrote them",
+        found="the reports without them",
+        where=str(run_folder),
+        hint="run the recipe again: its evaluation has no erased users, and can be checked and planned with",
+    )
 
 
 def _progress(as_json: bool) -> Callable[[str, int, int], None]:

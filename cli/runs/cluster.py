@@ -253,7 +253,7 @@ class ClusterScreen:
 
 def run_lines(summary: dict[str, Any]) -> list[str]:
     """A run of a cluster as lines: its steps, its outcome, the address of its page."""
-    from cli.runs.progress import format_duration
+    from cli.runs.progress import format_duration, reason_lines
 
     duration = f" after {format_duration(summary['seconds'])}" if summary["seconds"] else ""
     text = summary["error"] or summary["verdict"] or summary["kubeflow_status"].lower()
@@ -261,7 +261,7 @@ def run_lines(summary: dict[str, Any]) -> list[str]:
     return [
         *map(_step_line, summary["steps"]),
         f"{summary['outcome']}{duration}: {stopped}{text}",
-        *(f"not met: {reason}" for reason in summary["reasons"]),
+        *reason_lines(summary),
         f"run {summary['run']}: {summary['url']}",
     ]
 

@@ -162,3 +162,9 @@ def _warm_start_line(result: dict[str, Any]) -> str:
     fresh = f", {cold} teachers from scratch: the model has no more" if cold else ""
     matched = f"{result['items_found_again']} items found again"
     return f"finetune started from the weights of model {result['began_from']}, {matched}{fresh}{why}"
+
+
+def reason_lines(summary: dict[str, Any]) -> list[str]:
+    """The checks that were not met, and those that lack data, as verdict.md calls them."""
+    lacking = {name for step in summary["steps"] for name in step["result"].get("insufficient", ())}
+    return [f"{'insufficient data' if each in lacking else 'not met'}: {each}" for each in summary["reasons"]]

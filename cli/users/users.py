@@ -30,6 +30,8 @@ them again does not bring them back. With ingest.hash_users, give the plain ids 
 Models that were trained before have learnt from these users: they hold no ids, and the next training replaces them.
 Sources outside of the workspace and copies that you made stay as they are.
 
+An id that is found nowhere is named: check how the source writes it.
+
 Exit code: 0 done; 1 something still holds an id; 2 wrong usage, or a run is in progress.
 
 Examples: rankline users erase u17; rankline users erase --file requests.txt --dry-run"""
@@ -81,12 +83,13 @@ def _collect_ids(ids: list[str], file: str) -> list[str]:
 
 
 def _sentence(result: Erasure) -> str:
-    """What was done, without an id."""
+    """What was done, and the ids that are nowhere."""
     done = Counter(each.action for each in result.treated)
     online = ", ".join(f"{service} {users}" for service, users in result.online.items()) or "none"
     verb = "would be" if result.dry_run else "were"
+    users = f"{result.users} user{'s' * (result.users != 1)}"
     lines = [
-        f"{result.users} users: {done['removed']} files and folders {verb} removed, {done['rewritten']} rewritten; "
+        f"{users}: {done['removed']} files and folders {verb} removed, {done['rewritten']} rewritten; "
         f"users with rows online: {online}",
     ]
     lines += [
@@ -96,4 +99,6 @@ def _sentence(result: Erasure) -> str:
     ]
     if not result.dry_run:
         lines.append("a search of everything finds none of the ids, and later runs leave these users out")
+    listed = "" if result.dry_run else "; it is on the list, so later runs leave it out"
+    lines += [f"not found anywhere: {each}: check how the source writes it{listed}" for each in result.not_found]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from components.ingest.ids import NORMALISATIONS
 from components.ingest.label_settings import DEFAULT_COLUMNS, check_labels, mapped_columns
 from components.ingest.times import OTHER_UNITS
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, TIME_ZONE, USERS, FrozenModel
+from rankline.errors import SettingError
 from rankline.io.sources import Source, is_file_database
 from rankline.labels import FEEDBACK, IMPRESSION, Label, effective_labels
 from rankline.runtime.memory import halved_settings
@@ -179,17 +180,18 @@ class Columns(FrozenModel):
             by_stored_name = {TIME_ZONE: zone} if zone else {}
             for name in self.declared(subject):
                 if other := by_stored_name.get(stored_name(name).casefold()):
-                    raise ValueError(
-                        f"{other} and {name} of {subject}s would be one column {stored_name(name)}: keep one"
-                    )
+                    problem = f"{other} and {name} of {subject}s would be one column {stored_name(name)}: keep one"
+                    raise SettingError(f"{subject}_attributes", problem, found=name)
                 by_stored_name[stored_name(name).casefold()] = name
         return self
 
     @model_validator(mode="after")
     def _types_have_a_column(self) -> "Columns":
         if bool(self.event_type) != bool(self.event_types):
-            raise ValueError(
-                "event_type and event_types must be set together: the column, and the labels of its values"
+            raise SettingError(
+                "event_types" if self.event_type else "event_type",
+                "event_type and event_types must be set together: the column, and the labels of its values",
+                found="not set",
             )
         return self
 
@@ -334,12 +336,18 @@ class IngestConfig(Source):
         read = {"relevance": "score"} if self.format == "beir" else columns.labels
         check_labels(self.labels, read, columns.event_types, taken=taken)
         if IMPRESSION in columns.event_types.values() and not self.effective_labels():
-            raise ValueError("event_types has impressions, but no label makes a positive: declare it in ingest.labels")
+            raise SettingError(
+                "columns.event_types",
+                "event_types has impressions, but no label makes a positive: declare it in ingest.labels",
+                found=", ".join(f"{value} = {label}" for value, label in columns.event_types.items()),
+            )
         used = {name for name in ("request_id", "position") if getattr(columns, name)}
         used |= {FEEDBACK} if self.effective_labels() else set()
         if clash := sorted(used & others):
-            raise ValueError(
-                f"{', '.join(clash)}: ingest writes a column of this name; leave it out of event_attributes"
+            raise SettingError(
+                "columns.event_attributes",
+                f"{', '.join(clash)}: ingest writes a column of this name; leave it out of event_attributes",
+                found=", ".join(clash),
             )
         return self
 
@@ -355,5 +363,6 @@ class IngestConfig(Source):
     @model_validator(mode="after")
     def _window_has_length(self) -> "IngestConfig":
         if self.window_start and self.window_end and self.window_start >= self.window_end:
-            raise ValueError(f"the window is empty: it starts at {self.window_start} and ends at {self.window_end}")
+            problem = f"the window is empty: it starts at {self.window_start} and ends at {self.window_end}"
+            raise SettingError("window_end", problem, found=self.window_end)
         return self

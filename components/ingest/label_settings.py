@@ -1,8 +1,10 @@
 """Which labels the events have by the settings, and whether the settings about labels agree with each other."""
 
+import difflib
 from collections.abc import Collection, Mapping
 
 from rankline.contracts import LABELS
+from rankline.errors import SettingError
 from rankline.labels import FEEDBACK, IMPRESSION, Label
 
 # of a column that a log without labels may lack; it is no mapping of the user's
@@ -31,29 +33,49 @@ def check_labels(
         ValueError: a name is unknown, taken or without a source, no label can make a positive, or `after` is a circle.
     """
     mapped = mapped_columns(labels, columns)
-    for label in [*mapped, *(label for label in types.values() if label not in ("", IMPRESSION))]:
+    for label in mapped:
         if label not in (labels or LABELS):
-            raise ValueError(_unknown_label(label, labels, mapped))
+            raise _unknown_label(f"columns.labels.{label}", label, labels)
+    for value, label in types.items():
+        if label not in ("", IMPRESSION, *(labels or LABELS)):
+            raise _unknown_label(f"columns.event_types.{value}", label, labels)
     if not labels:
         return
     for label in labels:
         if taken_name := _taken_name(label, labels, taken):
-            raise ValueError(f"a label cannot be called {label}: {taken_name}")
+            raise SettingError(f"labels.{label}", f"a label cannot be called {label}: {taken_name}", found=label)
         if label not in mapped and label not in types.values():
-            raise ValueError(
+            raise SettingError(
+                f"labels.{label}",
                 f"the label {label} has no source: name its column (ingest.columns.labels.{label}), or a value of "
-                "event_type that sets it (ingest.columns.event_types)"
+                "event_type that sets it (ingest.columns.event_types)",
             )
     if all(label.weight <= 0 for label in labels.values()):
-        raise ValueError("no label makes a positive: give at least one of them a weight above 0")
+        weights = ", ".join(f"{name} {label.weight:g}" for name, label in labels.items())
+        raise SettingError(
+            "labels", "no label makes a positive: give at least one of them a weight above 0", found=weights
+        )
     _check_order(labels)
 
 
-def _unknown_label(label: str, labels: Mapping[str, Label], columns: Mapping[str, str]) -> str:
-    setting = f"columns.labels maps a column to {label}" if label in columns else f"columns.event_types names {label}"
-    if labels:
-        return f"{setting}, which is not declared; declare it in ingest.labels, which has {', '.join(labels)}"
-    return f"{setting}, which is not declared; without ingest.labels there are {', '.join(LABELS)}"
+def _unknown_label(setting: str, label: str, labels: Mapping[str, Label]) -> SettingError:
+    known = ", ".join(labels or LABELS)
+    there = f"declare it in ingest.labels, which has {known}" if labels else f"without ingest.labels there are {known}"
+    verb = "maps a column to" if setting.startswith("columns.labels") else "names"
+    subject = setting.rpartition(".")[0]
+    return SettingError(
+        setting,
+        f"{subject} {verb} {label}, which is not declared; {there}",
+        found=label,
+        hint=_closest(label, [*(labels or LABELS), IMPRESSION]),
+    )
+
+
+def _closest(name: str, known: Collection[str]) -> str:
+    """The known name that is like one, in any case, as a question; empty without one."""
+    by_folded = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    return f"did you mean {by_folded[near[0]]!r}?" if near else ""
 
 
 def _taken_name(label: str, labels: Mapping[str, Label], taken: Collection[str]) -> str:
@@ -73,12 +95,19 @@ def _check_order(labels: Mapping[str, Label]) -> None:
         chain = [label]
         while after := labels[chain[-1]].after:
             if after not in labels:
-                raise ValueError(f"{chain[-1]} happens after {after}, which is not declared in ingest.labels")
+                raise SettingError(
+                    f"labels.{chain[-1]}.after",
+                    f"{chain[-1]} happens after {after}, which is not declared in ingest.labels",
+                    found=after,
+                    hint=_closest(after, set(labels) - {chain[-1]}),
+                )
             if labels[after].type != "binary":
-                raise ValueError(
-                    f"{chain[-1]} happens after {after}, which is {labels[after].type}: declare {after} as binary, or "
-                    "leave `after` empty"
+                raise SettingError(
+                    f"labels.{chain[-1]}.after",
+                    f"{chain[-1]} happens after {after}, which is {labels[after].type}, not binary",
+                    found=after,
                 )
             if after in chain:
-                raise ValueError(f"no order of labels fits: {' after '.join([*chain, after])}")
+                order = " after ".join([*chain, after])
+                raise SettingError(f"labels.{chain[-1]}.after", f"no order of labels fits: {order}", found=after)
             chain.append(after)

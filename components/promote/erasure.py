@@ -13,8 +13,8 @@ from rankline.runtime.bucket_workspace import BucketWorkspace
 LOCK_TIMEOUT_S = 600.0
 
 
-def erase_online(folder: Path, ids: Collection[str], *, bucket: BucketWorkspace | None, dry_run: bool) -> int:
-    """Erase users from an online store and its sources; how many users had rows in the store.
+def erase_online(folder: Path, ids: Collection[str], *, bucket: BucketWorkspace | None, dry_run: bool) -> set[str]:
+    """Erase users from an online store and its sources; the users who had rows in the store.
 
     Raises:
         RegistryError: another process holds the store's lock for too long.
@@ -33,12 +33,19 @@ def erase_online(folder: Path, ids: Collection[str], *, bucket: BucketWorkspace 
 
 def remaining_online(folder: Path, ids: Collection[str]) -> int:
     """How many of the users still have rows in an online store."""
-    return _erase_from_store(folder, ids, dry_run=True)
+    return len(_erase_from_store(folder, ids, dry_run=True))
 
 
 def online_folders(workspace: Path) -> Sequence[Path]:
     """The online stores of a workspace."""
     return [path.parent for path in sorted((workspace / "online").glob("*/feature_store.yaml"))]
+
+
+def store_files(folder: Path) -> list[Path]:
+    """The files of an online store that have rows of users: its SQLite file and its sources."""
+    from feature_repo.store import SOURCES
+
+    return [*folder.glob("online.db"), *sorted((folder / SOURCES).glob("*.parquet"))]
 
 
 def entity_keys(ids: Collection[str]) -> set[bytes]:
@@ -48,8 +55,8 @@ def entity_keys(ids: Collection[str]) -> set[bytes]:
     return {entity_key("user_id", each) for each in ids}
 
 
-def erase_from_tables(stores: FeatureStoreConfig, ids: Collection[str], *, dry_run: bool) -> int:
-    """Erase users from the tables of an offline store in Postgres; how many rows they have there.
+def erase_from_tables(stores: FeatureStoreConfig, ids: Collection[str], *, dry_run: bool) -> list[str]:
+    """Erase users from the tables of an offline store in Postgres; the user of each row that was there.
 
     Raises:
         StorageError: Postgres does not answer, or refuses.
@@ -61,22 +68,26 @@ def erase_from_tables(stores: FeatureStoreConfig, ids: Collection[str], *, dry_r
     from feature_repo.profile import USER_PROFILE
 
     views = "|".join(view for view in (*VIEWS, USER_PROFILE) if view.startswith("user_"))
-    statement = sql.SQL("{} FROM {} WHERE user_id = ANY(%s)")
-    verb = sql.SQL("SELECT 1" if dry_run else "DELETE")
-    rows = 0
+    statement = sql.SQL(
+        "SELECT user_id FROM {} WHERE user_id = ANY(%s)"
+        if dry_run
+        else "DELETE FROM {} WHERE user_id = ANY(%s) RETURNING user_id"
+    )
+    users: list[str] = []
     with backends.translate_errors(stores), backends.connect(stores) as connection:
         query = "SELECT tablename FROM pg_tables WHERE tablename ~ %s"
         for (name,) in connection.execute(query, [f"^rankline_[0-9a-f]+_({views})$"]).fetchall():
-            rows += connection.execute(statement.format(verb, sql.Identifier(name)), [sorted(ids)]).rowcount
-    return rows
+            rows = connection.execute(statement.format(sql.Identifier(name)), [sorted(ids)]).fetchall()
+            users += [user for (user,) in rows]
+    return users
 
 
-def _erase_from_store(folder: Path, ids: Collection[str], *, dry_run: bool) -> int:
+def _erase_from_store(folder: Path, ids: Collection[str], *, dry_run: bool) -> set[str]:
     from feature_repo import backends, removal
     from feature_repo.store import SETTINGS, open_store
 
     if not (folder / SETTINGS).is_file():
-        return 0
+        return set()
     with backends.translate_errors(FeatureStoreConfig()):
         return removal.erase_users(open_store(folder), folder, ids, dry_run=dry_run)
 

@@ -111,6 +111,7 @@ def decide(
         "sentence": decided.sentence,
         "checks": len(decided.checks),
         "failures": [check.name for check in decided.failures],
+        "insufficient": [check.name for check in decided.failures if check.status == "insufficient data"],
         "anchor": state.anchor,
         "events": [f"{event.n} {event.kind}" for event in events],
     }

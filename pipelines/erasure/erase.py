@@ -7,12 +7,14 @@ killed can be begun again.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.promote import erasure as feast
+from pipelines.erasure.found import Found
 from pipelines.erasure.ids import UserIds
 from pipelines.erasure.places import Place, Recorded, places, recorded
 from pipelines.erasure.rewriting import without_rows
@@ -38,9 +40,11 @@ class Erasure:
     online: dict[str, int] = field(default_factory=dict)  # feature service -> users with rows in its online store
     postgres_rows: int = 0
     treated: list[Treated] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)  # the ids, as given
+    not_found: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """The erasure as JSON, without an id."""
+        """The erasure as JSON; only ``found`` and ``not_found`` hold ids."""
         return asdict(self)
 
 
@@ -61,25 +65,33 @@ def erase(
     """
     workspace = workspace.resolve()
     known = recorded(workspace)
-    forms = _plain_forms(ids, known)
-    users = UserIds(frozenset(forms | _hashed_forms(forms, known)), _user_columns(known))
+    plain = {each: _plain_forms([each], known) for each in ids}
+    forms = {each: own | _hashed_forms(own, known) for each, own in plain.items()}
+    users = UserIds(frozenset().union(*forms.values()), _user_columns(known))
+    found = Found(forms, users.columns)
     with _exclusive(workspace):
         _refuse_while_running(workspace)
         buckets = _buckets(workspace, known, bucket)
         if not dry_run:
-            _add_to_list(workspace, forms, buckets)
+            _add_to_list(workspace, set().union(*plain.values()), buckets)
             _refuse_while_running(workspace)
         result = Erasure(len(ids), dry_run)
-        _erase_from_stores(workspace, users, known, buckets, result)
+        _erase_from_stores(workspace, users, known, buckets, result, found)
         where = places(workspace, known.storages)
         where += [Place(each.url) for each in buckets if each.url not in {place.url for place in where}]
-        for place, file in _find(where, users):
+        stores = {each.path for each in result.treated}
+        for treated in result.treated:
+            say(_line(treated, dry_run=dry_run))
+        for place, file in _searched(where, users, found):
+            if dry_run and place.in_workspace(file) in stores:
+                continue  # erased with its store
             treated = treat(place, file, users, dry_run=dry_run)
             if treated not in result.treated:
                 result.treated.append(treated)
                 say(_line(treated, dry_run=dry_run))
         if not dry_run:
             _require_erased(workspace, where, users, result)
+    result.found, result.not_found = found.found, found.missing
     return result
 
 
@@ -164,17 +176,40 @@ def _add_to_list(workspace: Path, forms: Collection[str], buckets: Collection[Bu
 
 
 def _erase_from_stores(
-    workspace: Path, users: UserIds, known: Recorded, buckets: Collection[BucketWorkspace], result: Erasure
+    workspace: Path,
+    users: UserIds,
+    known: Recorded,
+    buckets: Collection[BucketWorkspace],
+    result: Erasure,
+    found: Found,
 ) -> None:
     """Erase users from Feast's stores."""
     for each in buckets:
         each.download("online")
     bucket = next(iter(buckets), None)
+    place = Place(str(workspace))
     for folder in feast.online_folders(workspace):
-        result.online[folder.name] = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
+        files = [path.relative_to(workspace).as_posix() for path in feast.store_files(folder)]
+        held = [each for each in files if _is_held(place, each, users)]
+        result.treated += [Treated(place.url, each, "rewritten", "its rows") for each in held]
+        for each in held:
+            found.search(functools.partial(_is_held, place, each))
+        online = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
+        result.online[folder.name] = len(online)
+        found.add(online)
     in_postgres = [each.features for each in known.storages if each.features.offline == "postgres"]
     for stores in {each.postgres: each for each in in_postgres}.values():
-        result.postgres_rows += feast.erase_from_tables(stores, users.forms, dry_run=result.dry_run)
+        rows = feast.erase_from_tables(stores, users.forms, dry_run=result.dry_run)
+        result.postgres_rows += len(rows)
+        found.add(rows)
+
+
+def _searched(where: Collection[Place], users: UserIds, found: Found) -> list[tuple[Place, str]]:
+    """Every file that holds an id, before the first of them is removed."""
+    files = list(_find(where, users))
+    for place, file in files:
+        found.search(functools.partial(_is_held, place, file))
+    return files
 
 
 def _find(where: Collection[Place], users: UserIds) -> Iterator[tuple[Place, str]]:
@@ -183,11 +218,17 @@ def _find(where: Collection[Place], users: UserIds) -> Iterator[tuple[Place, str
         for file in list(place.files()):
             if file.split("/")[0] in (FOLDER, LOCK):
                 continue
-            content = place.read(file)
-            if f"/{SPILL}" in f"/{file}" or users.is_in(file) or holds(file, content, users):
+            if f"/{SPILL}" in f"/{file}" or _is_held(place, file, users):
                 yield place, file
-            elif is_source(place, file) and without_rows(content, users) not in (None, content):
-                yield place, file  # an id such as 1 is a user only by its column
+
+
+def _is_held(place: Place, file: str, users: UserIds) -> bool:
+    """Whether a file holds an id of one of the users, in its name or in itself."""
+    content = place.read(file)
+    if users.is_in(file) or holds(file, content, users):
+        return True
+    # an id such as 1 is a user only by its column
+    return is_source(place, file) and without_rows(content, users) not in (None, content)
 
 
 def _require_erased(workspace: Path, where: Collection[Place], users: UserIds, result: Erasure) -> None:

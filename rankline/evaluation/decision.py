@@ -22,6 +22,7 @@ from rankline.gates.budget import check_budget, proven
 from rankline.gates.check import Check
 from rankline.gates.clusters import Clustered
 from rankline.gates.evidence import Evidence
+from rankline.gates.measures import near_names
 from rankline.gates.nights import Night, measure_night
 from rankline.gates.policy import Gate, title
 from rankline.gates.rules import Resampling, blocks, gate_checks
@@ -191,7 +192,7 @@ def decide(
             ),
         )
 
-    enough = _at_least("requests", report.requests, policy.min_requests, "test requests")
+    enough = _enough_requests(report, policy)
     checks = [
         enough,
         *_per_request_scores(report, scores, policy),
@@ -222,6 +223,11 @@ def decide(
 # -- the rules ---------------------------------------------------------------------------------------------
 
 
+def _enough_requests(report: Report, policy: PromotionPolicy) -> Check:
+    check = _at_least("requests", report.requests, policy.min_requests, "test requests")
+    return check if check.passed else check.model_copy(update={"status": "insufficient data"})
+
+
 def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
     """The per-request scores are complete and agree with the report."""
     own = scores.get(CANDIDATE, {})
@@ -247,9 +253,22 @@ def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy)
 
 def _floors(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
     for metric, floor in policy.floors.items():
-        yield _at_least(f"floor {metric}", report.metric(CANDIDATE, metric), floor, metric)
+        check = _at_least(f"floor {metric}", report.metric(CANDIDATE, metric), floor, metric)
+        yield _with_near_names(check, metric, report)
     for metric, ceiling in policy.ceilings.items():
-        yield _at_most(f"ceiling {metric}", report.metric(CANDIDATE, metric), ceiling, metric)
+        check = _at_most(f"ceiling {metric}", report.metric(CANDIDATE, metric), ceiling, metric)
+        yield _with_near_names(check, metric, report)
+
+
+def _with_near_names(check: Check, metric: str, report: Report) -> Check:
+    """The check, which says what the report does have if it has no such metric."""
+    names = report.metric_names
+    if metric in names:
+        return check
+    near = near_names(metric, names)
+    hint = f"did you mean {near[0]!r}? Like it are" if near else "it has"
+    sentence = f"The report has no metric {metric!r}; {hint} {', '.join(near or names[:20]) or 'none'}."
+    return check.model_copy(update={"sentence": sentence})
 
 
 def _baselines(scores: Scores, policy: PromotionPolicy, evidence: Evidence | None) -> Iterator[Check]:

@@ -127,6 +127,13 @@ class Report(FrozenModel):
         head, _, metric = name.rpartition(".")
         return self.heads[head].metrics.get(metric) if head in self.heads else self.calibration.get(name)
 
+    @property
+    def metric_names(self) -> list[str]:
+        """What `metric` knows of the candidate."""
+        scores = self.systems.get(CANDIDATE)
+        of_heads = [f"{head}.{name}" for head, each in self.heads.items() for name in each.metrics]
+        return [*(scores.metrics if scores else ()), *of_heads, *self.calibration]
+
 
 def write_report(folder: Path, report: Report) -> None:
     (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n")

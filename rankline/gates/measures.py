@@ -41,6 +41,11 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, float | None]]:
         yield path, None if value is None else float(value)
 
 
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """The names that are like one, the most alike first."""
+    return difflib.get_close_matches(name, sorted(known), n=_NEAR, cutoff=0.4)
+
+
 def refuse_unknown(name: str, known: Iterable[str], *, what: str, gate: str) -> None:
     """Refuse a name that the report does not have.
 
@@ -50,7 +55,7 @@ def refuse_unknown(name: str, known: Iterable[str], *, what: str, gate: str) -> 
     names = sorted(known)
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, n=_NEAR, cutoff=0.4)
+    near = near_names(name, names)
     raise UsageError(
         f"the report has no {what} {name!r}",
         expected=f"one of {', '.join(near or names[:20])}",

@@ -177,6 +177,7 @@ def test_an_evaluation_without_scores_of_the_anchor_is_insufficient_data(nights)
         repository=nights.registry.root,
     )  # fmt: skip
     assert (result["outcome"], result["failures"]) == ("insufficient_data", ["loss budget"])
+    assert result["insufficient"] == ["loss budget"]
     assert nights.model("first") in result["sentence"]
 
 

@@ -351,7 +351,7 @@ def test_a_policy_file_that_is_none_is_refused(tmp_path: Path, text: str | None,
     [
         ("map.toml", "[columns", "cannot be read"),
         ("map.json", "{", "cannot be read"),
-        ("map.toml", '[columns]\nusr_id = "who"\n', "refuses columns.usr_id"),
+        ("map.toml", '[columns]\nusr_id = "who"\n', r"refuses \[columns\] usr_id"),
         ("map.toml", '[columns]\ntimestamp_unit = "weeks"\n', "weeks"),
     ],
 )
@@ -361,3 +361,59 @@ def test_an_invalid_map_is_refused(tmp_path: Path, name: str, text: str, matches
         named("interactions", source="/data", map=str(tmp_path / name))
     with pytest.raises(UsageError, match="cannot be read"):
         named("interactions", source="/data", map=str(tmp_path / "absent.toml"))
+
+
+MAP = """
+[tables]
+events = "log.csv"
+[columns]
+user_id = "u"
+item_id = "i"
+timestamp = "t"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "setting", "found", "hint"),
+    [
+        (
+            'event_type = "kind"\n[columns.event_types]\nview = "Impression"\nclick = "click"\n[labels.click]\n',
+            "[columns.event_types] view",
+            "Impression",
+            "did you mean 'impression'?",
+        ),
+        (
+            '[columns.labels]\npurchase = "bought"\n[labels.purchase]\nafter = "clik"\n[labels.click]\n',
+            "[labels] click",
+            "",
+            "",
+        ),
+        (
+            '[columns.labels]\npurchase = "b"\nclick = "c"\n[labels.purchase]\nafter = "clik"\n[labels.click]\n',
+            "[labels.purchase] after",
+            "clik",
+            "did you mean 'click'?",
+        ),
+        ('[columns.labels]\nliked = "l"\n', "[columns.labels] liked", "liked", ""),
+        ('[columns.labels]\nliked = "l"\n[labels.liked]\nweight = -1\n', "labels", "liked -1", ""),
+        ('event_type = "kind"\n', "[columns] event_types", "not set", ""),
+    ],
+)
+def test_a_map_names_the_setting_it_refuses(tmp_path: Path, more: str, setting: str, found: str, hint: str) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text(MAP + more)
+    with pytest.raises(UsageError) as caught:
+        named("interactions", source=str(tmp_path), map=str(path))
+    error = caught.value
+    assert (error.message, error.found, error.where) == (f"the map refuses {setting}", found, str(path))
+    assert error.hint.startswith(hint)
+
+
+def test_a_refused_setting_of_a_recipe_is_shown_by_the_name_that_loads_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        named("pipelines.recipes:smoke", ["finetune.epochs=-1"])
+    assert "rankline recipes show pipelines.recipes:smoke" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        named("smoke", ['ingest.labels={"click": {"after": "clik"}}', 'ingest.columns.labels={"click": "c"}'])
+    assert caught.value.message == "the recipe refuses ingest.labels.click.after"
+    assert caught.value.found == "clik"

@@ -53,6 +53,21 @@ def test_a_run_is_checked_and_a_changed_score_is_seen(smoke: SmokeRun, tmp_path:
     assert "outcome: refused stored, promote recomputed" in done.stdout
 
 
+def test_scores_that_left_with_erased_users_are_named(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "workspace")
+    for path in (workspace / "runs" / smoke.summary["run"]).glob("*.json"):
+        path.write_text(path.read_text().replace(str(smoke.workspace), str(workspace)))
+    assert rankline("users", "erase", "u5", "-w", workspace).returncode == 0
+    for command in (
+        ("gates", "check", "last"),
+        ("gates", "plan", "--run", "last"),
+        ("gates", "simulate", "--run", "last"),
+    ):
+        printed = refused(*command, "-w", workspace, code=2)
+        assert "were removed when users were erased" in printed
+        assert "run the recipe again" in printed
+
+
 def test_a_run_without_a_verdict_is_said_to_have_none(smoke: SmokeRun) -> None:
     assert "there is no run" in refused("gates", "check", "nosuch", "-w", smoke.workspace, code=2)
 
@@ -62,6 +77,8 @@ def test_a_simulation_and_a_plan_in_small() -> None:
     assert {row["rule"] for row in result["rows"]} == {"budget", "margin"}
     printed = rankline("gates", "plan", "--effect", 0.02).stdout.splitlines()
     assert printed[-1].split()[0] == "+2.0%"
+    assert printed[0] == "scores of the MovieLens demo; --run last takes yours"
+    assert "(one standard error)" in printed[1]
     needs = json.loads(rankline("gates", "plan", "--effect", 0.02, "--json").stdout)
     assert [need["effect"] for need in needs] == [0.02]
 

@@ -75,11 +75,18 @@ def test_an_empty_workspace(tmp_path: Path) -> None:
 
 
 def test_a_missing_workspace_is_named(tmp_path: Path) -> None:
-    for command in (("champion",), ("history",), ("runs", "list"), ("runs", "show")):
+    for command in (
+        ("champion",),
+        ("history",),
+        ("runs", "list"),
+        ("runs", "show"),
+        ("gates", "check"),
+        ("users", "erase", "u1"),
+    ):
         printed = refused(*command, code=2, cwd=tmp_path)
         assert "there is no workspace here" in printed
         assert f"where: {tmp_path / '.rankline'} (--workspace, or the current folder)" in printed
-        assert "try: `rankline demo` creates one" in printed
+        assert "try: -w FOLDER, or RANKLINE_WORKSPACE, names another; `rankline demo` creates one" in printed
     printed = refused("champion", code=2, RANKLINE_WORKSPACE=str(tmp_path / "gone"))
     assert f"where: {tmp_path / 'gone'} (RANKLINE_WORKSPACE)" in printed
     (tmp_path / ".rankline").mkdir()

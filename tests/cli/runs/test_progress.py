@@ -15,6 +15,7 @@ from cli.formats import format_duration
 from cli.runs.progress import (
     Screen,
     progress_text,
+    reason_lines,
     run_table,
     summary_lines,
     usual_durations,
@@ -160,6 +161,12 @@ def test_the_summary_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert json.loads((tmp_path / "summary.json").read_text()) == printed
     monkeypatch.setenv("COLUMNS", "50")
     assert summary_lines(printed)[1] == lines[1][:49] + "…"
+
+
+def test_what_lacks_data_is_not_called_not_met() -> None:
+    steps = [{"step": "evaluate", "result": {}}, {"step": "decide", "result": {"insufficient": ["loss budget"]}}]
+    lines = reason_lines({"steps": steps, "reasons": ["loss budget", "latency"]})
+    assert lines == ["insufficient data: loss budget", "not met: latency"]
 
 
 def test_the_summary_says_what_training_started_from() -> None:

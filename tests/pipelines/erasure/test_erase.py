@@ -62,8 +62,13 @@ def test_nothing_holds_an_erased_user_and_no_run_brings_it_back(smoke: SmokeRun,
     assert len(before["u5"]) > 15
     history = ModelRegistry(workspace / "repository").history()
 
-    done = rankline("users", "erase", "u5", "-w", workspace)
+    planned = json.loads(rankline("users", "erase", "u5", "-w", workspace, "--dry-run", "--json").stdout)
+    done = rankline("users", "erase", "u5", "-w", workspace, "--json")
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {**planned, "dry_run": False}
+    stored = {each["path"]: each["action"] for each in planned["treated"] if each["path"].startswith("online/")}
+    assert set(stored.values()) == {"rewritten"}
+    assert set(stored) == {"online/ranking_v1/online.db"} | {each for each in before["u5"] if "online/" in each}
     assert mentions(workspace, "u5") == []
     assert {"material/smoke/shop.inter", "online/ranking_v1/online.db"} <= {*mentions(workspace, "u50")}
     assert "[erased] cannot be read; that of u50 can" in log.read_text()
@@ -148,10 +153,25 @@ def test_several_users_of_a_file_and_of_the_command_line(workspace: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["users"], result["dry_run"]) == (3, False)
-    assert "anna" not in done.stdout + done.stderr
+    assert (result["found"], result["not_found"]) == (["1", "anna@example.com", "11"], [])
+    assert "anna" not in json.dumps(result["treated"]) + done.stderr
     assert mentions(workspace / "runs", "anna@example.com") == []
     assert len(ErasedUsers(workspace / "erased")) == 3
     assert "no user is named" in refused("users", "erase", "-w", workspace, code=2)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_id_that_is_nowhere_is_named(workspace: Path, dry_run: bool) -> None:
+    table(workspace / f"cache/ingest/{KEY}/raw/users.parquet", user_id=["zoe"])  # removed with the rows of others
+    options = ["--dry-run"] if dry_run else []
+    done = rankline("users", "erase", "1", "Anna@example.com", "zoe", "111", "-w", workspace, "--json", *options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["found"], result["not_found"]) == (["1", "zoe"], ["Anna@example.com", "111"])
+    again = rankline("users", "erase", "nobody", "-w", workspace, *options)
+    assert "not found anywhere: nobody: check" in again.stdout
+    assert "1 user:" in again.stdout
+    assert ErasedUsers(workspace / "erased").holds("nobody") is not dry_run
 
 
 def test_a_dry_run_changes_nothing(workspace: Path) -> None:

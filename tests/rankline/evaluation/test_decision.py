@@ -223,6 +223,38 @@ def test_the_verdict(scores, policy, report, outcome, failing):
     assert all(check.sentence in verdict.sentence for check in verdict.failures) or outcome == "insufficient_data"
 
 
+@pytest.mark.parametrize(
+    ("policy", "near"),
+    [
+        ({"ceilings": {"conversion.ece": 0.1}}, "purchase.ece"),
+        ({"floors": {"purchase.acu": 0.1}}, "purchase.auc"),
+        ({"floors": {"ndgc@10": 0.1}}, "ndcg@10"),
+        ({"ceilings": {"like_ec": 0.1}}, "like_ece"),
+    ],
+)
+def test_a_misspelt_metric_is_answered_with_those_like_it(policy, near):
+    heads = {"purchase": {"type": "binary", "impressions": 99, "metrics": {"auc": 0.7, "ece": 0.1}}}
+    report = report_of(BETTER, heads=heads, calibration={"like_ece": None})
+    verdict = decide(
+        report, BETTER, manifest_of(), PromotionPolicy(**policy), champion_id=CHAMPION, champion_manifest=manifest_of()
+    )
+    (check,) = verdict.failures
+    assert near in check.sentence
+    measured = decide(report, BETTER, manifest_of(), PromotionPolicy(ceilings={"like_ece": 1}), champion_id=CHAMPION)
+    assert "was not measured" in next(check for check in measured.failures if "like_ece" in check.name).sentence
+
+
+def test_too_few_requests_are_insufficient_data_in_the_check_as_well():
+    policy = PromotionPolicy(min_requests=301)
+    verdict = decide(
+        report_of(WORSE), WORSE, manifest_of(), policy, champion_id=CHAMPION, champion_manifest=manifest_of()
+    )
+    assert {check.name: check.status for check in verdict.failures} == {
+        "requests": "insufficient data",
+        "not worse than the champion": "fail",
+    }
+
+
 PARITIES = [
     (
         "fp32 too far",
