@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.ingest.step import ingest
-from onboarding.inference.event_words import event_label
+from onboarding.inference.event_words import event_label, is_negated
 from onboarding.inference.label_text import label_sentences, other_sentences
 from onboarding.inference.proposal import Proposal, propose
 from onboarding.inference.render import render_map
@@ -220,11 +220,32 @@ def test_a_log_in_chinese(tmp_path: Path) -> None:
         ("クリック", "click"), ("商品点击", "click"), ("取消收藏", "dislike"), ("收藏", "like"),
         ("removeFromCart", "remove"), ("unlike", "dislike"), ("Added to Wishlist", "like"), ("login", ""),
         ("page_view", ""), ("product_view", "view"), ("change of sort order", ""), ("clickout item", "click"),
-        ("frobnicate", None),
+        ("frobnicate", None), ("clk", "click"), ("not_interested", "dislike"), ("不喜欢", "dislike"), ("error", ""),
+        ("login_failed", ""), ("order_cancelled", "return"),
     ],
 )  # fmt: skip
 def test_words_of_many_languages(value: str, label: str | None) -> None:
     assert event_label(value) == label
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "not_clicked", "no_purchase", "no_click", "non_click", "impression_no_click", "未点击", "nicht gekauft",
+        "payment_failed", "purchase_failed", "add_to_cart_failed", "cart_abandoned", "play_error", "undo_like",
+        "nonclk", "unclicked", "取消关注", "не куплено", "退款失败", "PurchaseFailed",
+    ],
+)  # fmt: skip
+def test_what_did_not_happen_has_no_label(value: str) -> None:
+    assert (event_label(value), is_negated(value)) == (None, True)
+
+
+@pytest.mark.parametrize("kind", ["not_clicked", "purchase_failed", "undo_like"])
+def test_a_kind_that_did_not_happen_is_kept_out_and_named(tmp_path: Path, kind: str) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(event=cycle("impression", "click", kind))))
+    assert written(proposal)["columns"]["event_types"] == {"impression": "impression", "click": "click", kind: ""}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 1, 1)
+    assert [gap.what for gap in proposal.gaps if kind in gap.what]
 
 
 @pytest.mark.parametrize("rating", [None, 5])
