@@ -42,6 +42,11 @@ class Column:
         """The statistics of its values."""
         return self.table.columns[self.name]
 
+    @property
+    def label_stats(self) -> ColumnStats:
+        """The statistics of its values as those of a label: words for missing are none."""
+        return self.mapping.label_stats("events", self.name)
+
     def score(self, setting: str) -> float:
         """How well its name fits a setting, from 0 to 1."""
         return name_score(self.name, setting)
@@ -124,7 +129,9 @@ def _event_times(column: Column) -> Iterator[Candidate]:
 
 def _ratings(column: Column) -> Iterator[Candidate]:
     """A number on a scale: users rate, queries have judgments."""
-    stats = column.stats
+    if not (column.score("rating") or column.score("relevance")):
+        return
+    stats = column.label_stats
     steps = (stats.high or 0) - (stats.low or 0) + 1
     if stats.numbers <= 0.95 or stats.distinct > max(30, steps):
         return
@@ -135,7 +142,9 @@ def _ratings(column: Column) -> Iterator[Candidate]:
 
 def _amounts(column: Column) -> Iterator[Candidate]:
     """A time spent with the item, or a quantity of which those below zero are returns."""
-    stats = column.stats
+    if not (column.score("dwell") or column.score("quantity")):
+        return
+    stats = column.label_stats
     if stats.numbers <= 0.95 or stats.distinct <= 2 or is_id(column.name):
         return
     if (stats.low or 0) >= 0 and (score := column.score("dwell")) > WORD_OF_NAME:
@@ -146,9 +155,10 @@ def _amounts(column: Column) -> Iterator[Candidate]:
 
 def _happened(column: Column) -> Iterator[Candidate]:
     """Yes and no, or a count, of what may happen to an item: a click, a purchase, a dislike."""
-    stats, label = column.stats, event_label(column.name)
+    label = event_label(column.name)
     if label not in LABEL_WEIGHTS or is_id(column.name):
         return
+    stats = column.label_stats
     tokens = name_tokens(column.name)
     is_whole = "_".join(word for word in tokens if word not in AUXILIARY_WORDS) in EVENT_WORDS[label].split()
     is_signed = stats.low == -1 and stats.high == 1 and stats.distinct <= 3

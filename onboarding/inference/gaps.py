@@ -90,7 +90,7 @@ def _class_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     events = event_labels(mapping)
     for each in mapping.column_mappings.get("events", ()):
-        stats = mapping.stats("events", each.column)
+        stats = mapping.label_stats("events", each.column)
         if each.setting.startswith("labels.") and stats.distinct < 2:
             yield Gap(
                 f"every event has the same {each.column}: there is nothing to learn from it",

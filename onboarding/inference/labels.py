@@ -67,7 +67,7 @@ def _is_known_without(mapping: SchemaMapping, columns: dict[str, str], types: di
         return False
     if "rating" not in columns:
         return True
-    stats = mapping.stats("events", columns["rating"])
+    stats = mapping.label_stats("events", columns["rating"])
     return stats.low is None or stats.high is None or (stats.low >= 1 and 2 <= stats.high <= 5)
 
 
@@ -88,12 +88,13 @@ def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str
     values = [value.strip() for value in mapping.survey.values(mapping.roles["events"], column)]
     if mapping.stats("events", column).kind == "number":
         values = [value.removesuffix(".0") for value in values]  # as ingest reads them
-    return {value: label if value.lower() in BOOLEAN_WORDS["true"] else OPPOSITES[label] for value in values}
+    meanings = dict.fromkeys(BOOLEAN_WORDS["true"], label) | dict.fromkeys(BOOLEAN_WORDS["false"], OPPOSITES[label])
+    return {value: meanings.get(value.lower(), NEITHER) for value in values}
 
 
 def _of_column(mapping: SchemaMapping, label: str, column: str) -> Label:
     """The label of a column, by its values."""
-    stats = mapping.stats("events", column)
+    stats = mapping.label_stats("events", column)
     if label == "rating":
         return _rating(stats)
     if label == "relevance":

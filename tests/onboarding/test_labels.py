@@ -279,3 +279,37 @@ def test_a_label_of_any_name_can_be_given(tmp_path: Path) -> None:
     settings = written(proposed(source, overrides={"labels.donation": "zap"}))
     assert settings["labels"]["donation"] == {"type": "binary", "weight": 1}
     assert settings["columns"]["labels"] == {"play": "finished", "donation": "zap"}
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ((True, False, "None", False), (1, 2, 1)), ((0, 1, "NA"), (1, 1, 1)), ((0, 1, "NULL"), (1, 1, 1)),
+        (("0.0", "1.0", "nan"), (1, 1, 1)), (("yes", "no", "<NA>", "no", "\\N"), (1, 2, 2)),
+    ],
+)  # fmt: skip
+def test_words_for_missing_are_no_values_of_a_label(
+    tmp_path: Path, values: tuple[object, ...], parts: tuple[int, ...]
+) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(clicked=cycle(*values))))
+    assert written(proposal)["labels"] == {"click": {"type": "binary", "weight": 1}}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, *parts)
+
+
+@pytest.mark.parametrize("missing", ["nan", "None", "NA"])
+def test_a_word_for_missing_among_the_values_of_other_labels(tmp_path: Path, missing: str) -> None:
+    rating = lambda n: missing if n == 7 else n % 10 + 1  # noqa: E731
+    rated = proposed(event_log(tmp_path / "rated", common(rating=rating)))
+    assert written(rated)["labels"]["rating"]["scale"] == [1, 10]
+    positive, _, neither = feedback(rated, tmp_path)  # row 7 would be an 8
+    assert (positive, neither) == (EVENTS * 4 // 10 - 1, 1)
+    skipped = proposed(event_log(tmp_path / "played", common(skipped=cycle(1, 0, missing))))
+    assert feedback(skipped, tmp_path) == shares(EVENTS, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("write", "empty"), [(event_log, ""), (event_log, "  "), (json_log, None), (json_log, "")])
+def test_an_event_without_a_type_is_neither(tmp_path: Path, write: Any, empty: str | None) -> None:
+    proposal = proposed(write(tmp_path / "log", common(event=cycle("impression", "click", empty, "impression"))))
+    assert written(proposal)["columns"]["event_types"] == {"impression": "impression", "click": "click"}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 2, 1)
+    assert any("an event without event" in sentence for sentence in other_sentences(proposal))
