@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from onboarding.inference.event_words import EVENT_WORDS, LABEL_WEIGHTS, event_label
+from onboarding.inference.event_words import EVENT_WORDS, LABEL_WEIGHTS, event_label, named_label
 from onboarding.inference.keys import find_key, id_score
 from onboarding.inference.recipe_kind import text_and_label_columns
 from onboarding.inference.schema import KEY_SETTINGS, SchemaMapping
-from onboarding.inference.vocabulary import SUBJECT_WORDS, is_id, name_score, name_tokens, name_words
+from onboarding.inference.vocabulary import SETTING_NAMES, SUBJECT_WORDS, is_id, name_score, name_tokens, name_words
 from onboarding.survey.statistics import ColumnStats
 from onboarding.survey.survey import TableSurvey
 
@@ -25,6 +25,8 @@ AUXILIARY_WORDS = {
     "flag", "label",
 }  # fmt: skip
 WORD_OF_NAME = 0.6  # the score of a name of which only the last word fits
+TARGET_NAMES = {"label", "target", "y", "outcome", "response", "标签"}  # of what a model of another kind has learned
+FEW_VALUES = 4
 MAX_POSITION = 1_000
 SPLIT_NAMES = {"train", "valid", "validation", "dev", "test"}
 
@@ -168,6 +170,24 @@ def _happened(column: Column) -> Iterator[Candidate]:
         yield f"labels.{label}", 0.95 if is_whole else 0.7, kind
     elif is_count and (tokens[-1].endswith("s") or set(tokens) & AUXILIARY_WORDS):
         yield f"labels.{label}", 0.7, f"counts{_range_text(stats)}"
+
+
+def unmapped_label(log: TableSurvey, name: str) -> str:
+    """What a column of the log that no rule maps may say: a label, or `event_type`; empty if neither."""
+    stats, label = log.columns[name], named_label(name)
+    tokens = [word for word in name_tokens(name) if word not in AUXILIARY_WORDS | SUBJECT_WORDS["time"]]
+    if is_id(name) or not stats.distinct:
+        return ""
+    if label in LABEL_WEIGHTS:
+        is_whole = "_".join(tokens) in EVENT_WORDS[label].split()
+        may_say = stats.filled < 1 if stats.times else is_whole or stats.distinct <= FEW_VALUES
+        return label if may_say and (is_whole or not stats.times) else ""
+    if stats.times:
+        return ""
+    if "_".join(name_tokens(name)) in SETTING_NAMES["event_type"].split():
+        return "event_type"
+    is_target = name.lower() in TARGET_NAMES and stats.distinct <= FEW_VALUES
+    return "click" if is_target else ""
 
 
 def _event_type(column: Column) -> Iterator[Candidate]:

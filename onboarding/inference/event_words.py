@@ -105,6 +105,11 @@ def is_negated(value: str) -> bool:
     return _meaning(value)[1]
 
 
+def named_label(value: str) -> str | None:
+    """The label of the words of a name, also where others deny it."""
+    return _meaning(value)[0]
+
+
 def _meaning(value: str) -> tuple[str | None, bool]:
     """The label of the words of a name, and whether the others deny it."""
     tokens = name_tokens(value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from onboarding.inference.event_words import event_label
+from onboarding.inference.candidates import unmapped_label
+from onboarding.inference.event_words import event_label, is_negated
 from onboarding.inference.labels import event_labels
 from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
@@ -47,6 +48,7 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     else:
         yield from _item_gaps(mapping)
     yield from _label_gaps(mapping, log)
+    yield from _unmapped_gaps(mapping, log)
     yield from _user_gaps(mapping, log)
     has_query_text = "queries" in mapping.roles or bool(mapping.column("events", "query_text"))
     if mapping.column("events", "query_id") and not has_query_text:
@@ -113,6 +115,31 @@ def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
                 f"no value of {kind} makes a positive, so every event counts as one",
                 "name a label for them in [columns.event_types] of the map, and declare it in [labels]",
             )
+
+
+def _unmapped_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The columns that may say what happened, and that nothing is made of."""
+    if mapping.kind == "labels":
+        return
+    mapped = {each.column for each in mapping.column_mappings.get("events", ())}
+    without = "without it " + ("it is ignored" if event_labels(mapping).labels else "every event counts as positive")
+    for name, stats in log.columns.items():
+        if name in mapped or not (label := unmapped_label(log, name)):
+            continue
+        if stats.times:
+            what, advice = "is a time of what may have happened", f"add a column of 0 and 1: whether {name} is filled"
+        elif is_negated(name):
+            what = "says what did not happen, or failed"
+            advice = f"if a 0 in it means {label}, add a column of the opposite, and name it: --column labels.{label}=…"
+        elif label == "event_type":
+            what = f"may be the kinds of events ({stats.distinct} of them), and they are not known"
+            advice = (
+                f'set event_type = "{name}" in [columns] of the map, a label for each kind in [columns.event_types], '
+                "and declare it in [labels]"
+            )
+        else:
+            what, advice = "may say what happened", f"--column labels.{label}={name}, if above 0 is good"
+        yield Gap(f"{name} {what}, and it is not mapped: {without}", advice)
 
 
 def _user_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:

@@ -27,6 +27,8 @@ def other_sentences(mapping: SchemaMapping) -> Iterator[str]:
     known = [value for value in events.values("") if event_label(value) is not None]
     if shown := events.values(IMPRESSION):
         yield f"{events.event_type} = {_listed(shown)}: only shown; a negative unless a label makes it a positive"
+    elif events.shown:
+        yield f"{events.shown}: only shown; a negative unless a label makes it a positive"
     elif set(events.labels) & set(events.columns):
         yield "an event of which no label counts is a negative"
     if known:

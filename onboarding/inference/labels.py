@@ -28,6 +28,7 @@ class EventLabels:
     columns: dict[str, str]
     event_type: str = ""
     event_types: dict[str, str] = field(default_factory=dict)
+    shown: str = ""  # the column of yes and no of which a yes is an impression
 
     def values(self, label: str) -> list[str]:
         """The kinds of events that have a label, that are impressions, or that say nothing ("")."""
@@ -43,6 +44,10 @@ def event_labels(mapping: SchemaMapping) -> EventLabels:
     }
     event_type = mapping.column("events", "event_type")
     types = _event_types(mapping, event_type) if event_type else {}
+    shown = ""
+    if _views_are_impressions(mapping, columns, types):
+        shown = columns.pop("view", "")
+        types = {value: IMPRESSION if label == "view" else label for value, label in types.items()}
     if mapping.kind == "labels" or _is_known_without(mapping, columns, types):
         return EventLabels({}, columns, event_type, types)
     if not types and len(columns) == 1 and (label := next(iter(columns))) in OPPOSITES:
@@ -53,7 +58,7 @@ def event_labels(mapping: SchemaMapping) -> EventLabels:
     labels = _with_positives(labels)
     if not labels:  # nothing makes a positive
         return EventLabels({}, {}, "", {})
-    return EventLabels(_in_order(mapping, labels, columns), columns, event_type, types)
+    return EventLabels(_in_order(mapping, labels, columns), columns, event_type, types, shown)
 
 
 def weight_of(label: str) -> float:
@@ -74,13 +79,24 @@ def _is_known_without(mapping: SchemaMapping, columns: dict[str, str], types: di
 def _event_types(mapping: SchemaMapping, column: str) -> dict[str, str]:
     """Value of the event type -> its label, impression, or "" where it says nothing of an item or is not known."""
     rows = mapping.survey.values(mapping.roles["events"], column)
-    types = {value: event_label(value) or NEITHER for value in rows}
-    counts = {label: sum(rows[value] for value in rows if types[value] == label) for label in types.values()}
-    # of ads and lists, a view is no more than that the item was shown
-    is_ad_log = {"view", "click"} <= counts.keys() and not {IMPRESSION, "cart", "purchase"} & counts.keys()
-    if is_ad_log and counts["view"] > counts["click"]:
-        types = {value: IMPRESSION if label == "view" else label for value, label in types.items()}
-    return types
+    return {value: event_label(value) or NEITHER for value in rows}
+
+
+def _views_are_impressions(mapping: SchemaMapping, columns: dict[str, str], types: dict[str, str]) -> bool:
+    """Whether a view is no more than that the item was shown, as in logs of ads and lists: most are not clicked."""
+    names = {*columns, *types.values()}
+    if not {"view", "click"} <= names or {IMPRESSION, "cart", "purchase"} & names:
+        return False
+    log = identifier(mapping.roles["events"])
+
+    def rows(label: str) -> int:
+        conditions = [_is_true(columns[label])] if label in columns else []
+        if values := [value for value, each in types.items() if each == label]:
+            event_type = identifier(mapping.column("events", "event_type"))
+            conditions.append(f"coalesce(CAST({event_type} AS VARCHAR) IN {sql_list(values)}, false)")
+        return int(fetch_row(mapping.survey.db, f"SELECT count(*) FILTER ({' OR '.join(conditions)}) FROM {log}")[0])
+
+    return rows("view") > rows("click")
 
 
 def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str, str]:

@@ -313,3 +313,43 @@ def test_an_event_without_a_type_is_neither(tmp_path: Path, write: Any, empty: s
     assert written(proposal)["columns"]["event_types"] == {"impression": "impression", "click": "click"}
     assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 2, 1)
     assert any("an event without event" in sentence for sentence in other_sentences(proposal))
+
+
+@pytest.mark.parametrize(
+    "more", [{"viewed": (1, 1, 1, 0), "clicked": (1, 0, 0, 0)}, {"view": (1,), "clk": (1, 0, 0, 0)}]
+)
+def test_a_column_of_views_beside_clicks_alone_is_of_impressions(tmp_path: Path, more: dict[str, Any]) -> None:
+    columns = {name: cycle(*values) for name, values in more.items()}
+    proposal = proposed(event_log(tmp_path / "log", common(**columns)))
+    assert written(proposal)["columns"]["labels"] == {"click": list(more)[1]}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 3, 0)
+    assert any("only shown" in sentence for sentence in other_sentences(proposal))
+
+
+def test_a_view_less_common_than_a_click_is_a_positive(tmp_path: Path) -> None:
+    columns = common(viewed=cycle(1, 0, 0, 0), clicked=cycle(0, 1, 1, 0))
+    assert set(written(proposed(event_log(tmp_path / "log", columns)))["labels"]) == {"view", "click"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("behavior_type", (1, 2, 3, 4)), ("action", (1, 1, 2)), ("event", tuple(f"kind{n}" for n in range(40))),
+        ("label", (0, 1)), ("click_time", ("", 1_700_000_500, 1_700_000_900)), ("not_clicked", (0, 1)),
+        ("nonclk", (0, 1, 1)), ("clicked", ("a", "b", "c")), ("purchase_failed", ("yes", "no")),
+    ],
+)  # fmt: skip
+def test_a_column_that_says_what_happened_and_is_not_mapped_is_named(
+    tmp_path: Path, name: str, values: tuple[object, ...]
+) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(**{name: cycle(*values)})))
+    assert "labels" not in written(proposal)
+    (gap,) = [gap for gap in proposal.gaps if gap.what.startswith(f"{name} ")]
+    assert "every event counts as positive" in gap.what
+
+
+@pytest.mark.parametrize("name", ["order_amount", "page_id", "country", "bought_at"])
+def test_other_columns_are_not_taken_for_what_happened(tmp_path: Path, name: str) -> None:
+    values = (1_700_000_300, 1_700_000_500) if name == "bought_at" else range(9)
+    proposal = proposed(event_log(tmp_path / "log", common(**{name: cycle(*values)})))
+    assert not [gap for gap in proposal.gaps if gap.what.startswith(f"{name} ")]
