@@ -175,7 +175,8 @@ def _happened(column: Column) -> Iterator[Candidate]:
 def unmapped_label(log: TableSurvey, name: str) -> str:
     """What a column of the log that no rule maps may say: a label, or `event_type`; empty if neither."""
     stats, label = log.columns[name], named_label(name)
-    tokens = [word for word in name_tokens(name) if word not in AUXILIARY_WORDS | SUBJECT_WORDS["time"]]
+    others = {word for word in AUXILIARY_WORDS | SUBJECT_WORDS["time"] if event_label(word) not in LABEL_WEIGHTS}
+    tokens = [word for word in name_tokens(name) if word not in others]
     if is_id(name) or not stats.distinct:
         return ""
     if label in LABEL_WEIGHTS:

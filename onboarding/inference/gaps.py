@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from components.ingest.expressions import BOOLEAN_WORDS
 from onboarding.inference.candidates import unmapped_label
 from onboarding.inference.event_words import event_label, is_negated
 from onboarding.inference.labels import event_labels
@@ -94,9 +95,11 @@ def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     for each in mapping.column_mappings.get("events", ()):
         stats = mapping.label_stats("events", each.column)
         if each.setting.startswith("labels.") and stats.distinct < 2:
+            is_never = bool(stats.examples) and stats.examples[0].lower() in BOOLEAN_WORDS["false"]
             yield Gap(
                 f"every event has the same {each.column}: there is nothing to learn from it",
-                "add events of the other kind; without them every event counts as positive",
+                "add events of the other kind; without them "
+                + ("`rankline run` refuses the log" if is_never else "every event counts as positive"),
             )
         if each.setting == "labels.rating" and not events.labels and (stats.high or 5) < 4:
             yield Gap(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from components.ingest.step import ingest
+from onboarding.inference.dry_run import dry_run
 from onboarding.inference.event_words import event_label, is_negated
 from onboarding.inference.label_text import label_sentences, other_sentences
 from onboarding.inference.proposal import Proposal, propose
@@ -335,7 +336,8 @@ def test_a_view_less_common_than_a_click_is_a_positive(tmp_path: Path) -> None:
     ("name", "values"),
     [
         ("behavior_type", (1, 2, 3, 4)), ("action", (1, 1, 2)), ("event", tuple(f"kind{n}" for n in range(40))),
-        ("label", (0, 1)), ("click_time", ("", 1_700_000_500, 1_700_000_900)), ("not_clicked", (0, 1)),
+        ("label", (0, 1)), ("click_time", ("", 1_700_000_500, 1_700_000_900)),
+        ("viewed_at", ("", 1_700_000_500, 1_700_000_900)), ("not_clicked", (0, 1)),
         ("nonclk", (0, 1, 1)), ("clicked", ("a", "b", "c")), ("purchase_failed", ("yes", "no")),
     ],
 )  # fmt: skip
@@ -353,3 +355,14 @@ def test_other_columns_are_not_taken_for_what_happened(tmp_path: Path, name: str
     values = (1_700_000_300, 1_700_000_500) if name == "bought_at" else range(9)
     proposal = proposed(event_log(tmp_path / "log", common(**{name: cycle(*values)})))
     assert not [gap for gap in proposal.gaps if gap.what.startswith(f"{name} ")]
+
+
+@pytest.mark.parametrize(("clicked", "refusal"), [(0, "no event is a positive"), ("no", "no event is a positive")])
+def test_a_log_without_a_positive_is_said_to_be_refused(tmp_path: Path, clicked: object, refusal: str) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(clicked=cycle(clicked))))
+    assert any("`rankline run` refuses the log" in gap.advice for gap in proposal.gaps)
+    path = tmp_path / "map.toml"
+    path.write_text(render_map(proposal))
+    config = interactions(proposal.survey.source, str(path)).ingest
+    assert refusal in dry_run(config).refusal
+    assert dry_run(config, events=EVENTS // 2).refusal == ""  # the rest may have clicks
