@@ -130,6 +130,8 @@ def print_dry_run(result: DryRun, *, has_times: bool) -> None:
         typer.echo(
             "  of these events, " + ", ".join(f"{rows:,} are {group}" for group, rows in result.feedback.items())
         )
+    if result.refusal:
+        typer.secho(f"  `rankline run` will refuse: {result.refusal}", fg=typer.colors.RED)
     for table in result.tables_over_limit:
         typer.secho(
             f"  too many {table} are rejected (at most {result.max_rejected_share:.0%}): `rankline run` will refuse; "

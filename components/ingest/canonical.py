@@ -93,10 +93,12 @@ def _labels(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
 
 
 def _event_type_labels(source: ColumnExpressions, columns: Columns, labels: dict[str, str]) -> dict[str, str]:
-    """All labels: 1 if the event's type sets it, else 0; none of a type that is kept out of learning."""
+    """All labels: 1 if the event's type sets it, else 0; none of an empty type, or one kept out of learning."""
     config, types = source.config, columns.event_types
-    text = source.text(columns.event_type, setting="event_type")
-    source.add_check(f"{text} IS NULL OR {text} NOT IN {sql_list(types)}", "unknown event type")
+    if config.effective_labels():
+        types = {**types, "": ""}
+    text = f"coalesce({source.text(columns.event_type, setting='event_type')}, '')"
+    source.add_check(f"{text} NOT IN {sql_list(types)}", "unknown event type")
 
     def is_type_of(*wanted: str) -> str:
         values = [value for value, label in types.items() if label in wanted]
@@ -110,8 +112,7 @@ def _event_type_labels(source: ColumnExpressions, columns: Columns, labels: dict
         labels[name] = f"CASE WHEN NOT ({is_type_of(*others)}) THEN {value} END" if others else value
     if not config.effective_labels():
         return labels
-    if "" in types.values():
-        labels = {name: f"CASE WHEN NOT ({is_type_of('')}) THEN {value} END" for name, value in labels.items()}
+    labels = {name: f"CASE WHEN NOT ({is_type_of('')}) THEN {value} END" for name, value in labels.items()}
     return labels | {EVENT_TYPE: text}
 
 

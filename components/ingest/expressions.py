@@ -22,6 +22,7 @@ BOOLEAN_WORDS = {
 NO_DATE = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"  # the last day of years, in any zone
 EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
+NULL_VALUES = (*NULL_KEYS, "None", "none", "NA", "N/A", "n/a")  # the same for a label
 TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
 # settings whose default column may be absent; all other columns that settings name must exist
 OPTIONAL_SETTINGS = ("category", "created_year", "labels", "user_attributes")
@@ -133,6 +134,9 @@ class ColumnExpressions:
         kind = self.column(name, setting=setting).kind
         text, number = self.text(name, setting=setting), self._number(name, setting=setting)
         if kind in TEXT_KINDS:  # yes and no are 1 and 0
+            if setting == "labels":  # a word for missing is no value
+                text = f"CASE WHEN {text} NOT IN {sql_list(NULL_VALUES)} THEN {text} END"
+                number = self._parse_number(text)
             number = f"coalesce({number}, CAST({_yes_or_no(text)} AS DOUBLE))"
         if kind not in ("integer", "flag"):
             self.add_check(f"{text} IS NOT NULL AND NOT coalesce(isfinite({number}), false)", reason)

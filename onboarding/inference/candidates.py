@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from onboarding.inference.event_words import EVENT_WORDS, LABEL_WEIGHTS, event_label
+from onboarding.inference.event_words import EVENT_WORDS, LABEL_WEIGHTS, event_label, named_label
 from onboarding.inference.keys import find_key, id_score
 from onboarding.inference.recipe_kind import text_and_label_columns
 from onboarding.inference.schema import KEY_SETTINGS, SchemaMapping
-from onboarding.inference.vocabulary import SUBJECT_WORDS, is_id, name_score, name_tokens, name_words
+from onboarding.inference.vocabulary import SETTING_NAMES, SUBJECT_WORDS, is_id, name_score, name_tokens, name_words
 from onboarding.survey.statistics import ColumnStats
 from onboarding.survey.survey import TableSurvey
 
@@ -25,6 +25,8 @@ AUXILIARY_WORDS = {
     "flag", "label",
 }  # fmt: skip
 WORD_OF_NAME = 0.6  # the score of a name of which only the last word fits
+TARGET_NAMES = {"label", "target", "y", "outcome", "response", "标签"}  # of what a model of another kind has learned
+FEW_VALUES = 4
 MAX_POSITION = 1_000
 SPLIT_NAMES = {"train", "valid", "validation", "dev", "test"}
 
@@ -41,6 +43,11 @@ class Column:
     def stats(self) -> ColumnStats:
         """The statistics of its values."""
         return self.table.columns[self.name]
+
+    @property
+    def label_stats(self) -> ColumnStats:
+        """The statistics of its values as those of a label: words for missing are none."""
+        return self.mapping.label_stats("events", self.name)
 
     def score(self, setting: str) -> float:
         """How well its name fits a setting, from 0 to 1."""
@@ -124,7 +131,9 @@ def _event_times(column: Column) -> Iterator[Candidate]:
 
 def _ratings(column: Column) -> Iterator[Candidate]:
     """A number on a scale: users rate, queries have judgments."""
-    stats = column.stats
+    if not (column.score("rating") or column.score("relevance")):
+        return
+    stats = column.label_stats
     steps = (stats.high or 0) - (stats.low or 0) + 1
     if stats.numbers <= 0.95 or stats.distinct > max(30, steps):
         return
@@ -135,7 +144,9 @@ def _ratings(column: Column) -> Iterator[Candidate]:
 
 def _amounts(column: Column) -> Iterator[Candidate]:
     """A time spent with the item, or a quantity of which those below zero are returns."""
-    stats = column.stats
+    if not (column.score("dwell") or column.score("quantity")):
+        return
+    stats = column.label_stats
     if stats.numbers <= 0.95 or stats.distinct <= 2 or is_id(column.name):
         return
     if (stats.low or 0) >= 0 and (score := column.score("dwell")) > WORD_OF_NAME:
@@ -146,9 +157,10 @@ def _amounts(column: Column) -> Iterator[Candidate]:
 
 def _happened(column: Column) -> Iterator[Candidate]:
     """Yes and no, or a count, of what may happen to an item: a click, a purchase, a dislike."""
-    stats, label = column.stats, event_label(column.name)
+    label = event_label(column.name)
     if label not in LABEL_WEIGHTS or is_id(column.name):
         return
+    stats = column.label_stats
     tokens = name_tokens(column.name)
     is_whole = "_".join(word for word in tokens if word not in AUXILIARY_WORDS) in EVENT_WORDS[label].split()
     is_signed = stats.low == -1 and stats.high == 1 and stats.distinct <= 3
@@ -158,6 +170,25 @@ def _happened(column: Column) -> Iterator[Candidate]:
         yield f"labels.{label}", 0.95 if is_whole else 0.7, kind
     elif is_count and (tokens[-1].endswith("s") or set(tokens) & AUXILIARY_WORDS):
         yield f"labels.{label}", 0.7, f"counts{_range_text(stats)}"
+
+
+def unmapped_label(log: TableSurvey, name: str) -> str:
+    """What a column of the log that no rule maps may say: a label, or `event_type`; empty if neither."""
+    stats, label = log.columns[name], named_label(name)
+    others = {word for word in AUXILIARY_WORDS | SUBJECT_WORDS["time"] if event_label(word) not in LABEL_WEIGHTS}
+    tokens = [word for word in name_tokens(name) if word not in others]
+    if is_id(name) or not stats.distinct:
+        return ""
+    if label in LABEL_WEIGHTS:
+        is_whole = "_".join(tokens) in EVENT_WORDS[label].split()
+        may_say = stats.filled < 1 if stats.times else is_whole or stats.distinct <= FEW_VALUES
+        return label if may_say and (is_whole or not stats.times) else ""
+    if stats.times:
+        return ""
+    if "_".join(name_tokens(name)) in SETTING_NAMES["event_type"].split():
+        return "event_type"
+    is_target = name.lower() in TARGET_NAMES and stats.distinct <= FEW_VALUES
+    return "click" if is_target else ""
 
 
 def _event_type(column: Column) -> Iterator[Candidate]:

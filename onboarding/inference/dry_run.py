@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.config import IngestConfig
+from components.ingest.feedback import check_feedback
 from components.ingest.step import ingest
 from rankline.errors import SourceError
 
@@ -27,6 +28,7 @@ class DryRun:
     event_time_span: tuple[str, str]
     max_rejected_share: float
     hint: str = ""  # what to try against what ingest would refuse
+    refusal: str = ""  # why ingest would refuse the events that it can read
     feedback: dict[str, int] = field(default_factory=dict)  # events that are positives, negatives, neither
 
     @property
@@ -75,8 +77,20 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
         event_time_span=(summary["event_time"]["first"] or "", summary["event_time"]["last"] or ""),
         max_rejected_share=config.max_rejected_share,
         hint=hint,
+        refusal=_refusal(summary, config) if summary["read"]["events"] < events else "",
         feedback={group: events for group, events in summary.get("feedback", {}).items() if isinstance(events, int)},
     )
+
+
+def _refusal(summary: dict[str, Any], config: IngestConfig) -> str:
+    """Why nothing can be learnt of a log that was read as a whole; empty if something can."""
+    counts = summary.get("feedback", {})
+    labels = {name: label for name, label in config.effective_labels().items() if name in counts.get("labels", {})}
+    try:
+        check_feedback(counts, labels, declared=bool(config.labels), where="")
+    except SourceError as error:
+        return f"{error.message}: {error.found}"
+    return ""
 
 
 def _all_rejected_error(error: SourceError, config: IngestConfig) -> SourceError:

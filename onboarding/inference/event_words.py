@@ -46,7 +46,7 @@ EVENT_WORDS: dict[str, str] = {
     "conversion": """conversion conversions convert converted converts conv install installed generate_lead lead
         apply applied application enquiry booking_request konversion konvertiert conversión convertido conversione
         конверсия 转化 安装 コンバージョン""",
-    "click": """click clicked clicks clickout tap tapped open opened opens select selected select_item
+    "click": """click clk clicked clicks clickout tap tapped open opened opens select selected select_item
         select_promotion visit visited ctr klick geklickt angeklickt clic cliqué clics cliccato clique clicado klik
         geklikt клик кликнул переход 点击 打开 クリック タップ""",
     "play": """play played plays listen listened stream streamed watch watched read reads download downloaded
@@ -72,6 +72,18 @@ EVENT_WORDS: dict[str, str] = {
 }  # fmt: skip
 
 
+# words that turn what they are beside into what did not happen; a part of a known phrase (`not_interested`) does not
+NEGATIONS = """
+    not no non none never without didn didnt dont isn isnt wasn wasnt hasn hasnt fail failed fails failure
+    unsuccessful error errors exception declined denied rejected aborted abort abandon abandoned abandonment incomplete
+    undo undone undid revert reverted revoked nicht kein keine nie ohne fehlgeschlagen abgebrochen abgelehnt fehler pas
+    sans jamais échoué échec erreur sin nunca fallido fallida fallo senza mai fallito não sem falhou falha niet geen
+    zonder mislukt не нет без ошибка неудача отклонено
+"""
+NEGATIVE_PREFIXES = ("non", "not", "no", "un")  # nonclk, unclicked
+NEGATIVE_MARKS = ("未", "不", "没", "非", "無", "无", "取消", "撤销", "失败", "失敗", "错误", "放弃", "なし", "ない")
+
+
 @functools.cache
 def _labels_of_words() -> dict[str, str]:
     ordered = [*LABEL_WEIGHTS, IMPRESSION, NEITHER]
@@ -81,17 +93,45 @@ def _labels_of_words() -> dict[str, str]:
 def event_label(value: str) -> str | None:
     """The label of a kind of event, `impression`, "" for one that says nothing of an item, None for an unknown one.
 
-    The longest words decide: `remove_from_cart` before `cart`, `Products Searched` as a whole before its parts.
+    The longest words decide: `remove_from_cart` before `cart`, `Products Searched` as a whole before its parts. What
+    did not happen (`not_clicked`, `payment_failed`) is unknown: it may be a negative, or no more than a fault.
     """
+    label, is_negated = _meaning(value)
+    return None if is_negated else label
+
+
+def is_negated(value: str) -> bool:
+    """Whether a name says that something did not happen, or failed."""
+    return _meaning(value)[1]
+
+
+def named_label(value: str) -> str | None:
+    """The label of the words of a name, also where others deny it."""
+    return _meaning(value)[0]
+
+
+def _meaning(value: str) -> tuple[str | None, bool]:
+    """The label of the words of a name, and whether the others deny it."""
     tokens = name_tokens(value)
     labels = _labels_of_words()
     order = {label: number for number, label in enumerate([*LABEL_WEIGHTS, IMPRESSION, NEITHER])}
     for size in range(len(tokens), 0, -1):
-        phrases = ["_".join(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
-        if known := [labels[phrase] for phrase in phrases if phrase in labels]:
-            return min(known, key=lambda label: order[label])
+        starts = range(len(tokens) - size + 1)
+        phrases = {start: "_".join(tokens[start : start + size]) for start in starts}
+        if known := [start for start, phrase in phrases.items() if phrase in labels]:
+            start = min(known, key=lambda each: order[labels[phrases[each]]])
+            label, others = labels[phrases[start]], tokens[:start] + tokens[start + size :]
+            return label, label != NEITHER and not set(NEGATIONS.split()).isdisjoint(others)
+    for token, prefix in ((token, prefix) for token in tokens for prefix in NEGATIVE_PREFIXES):
+        if token.startswith(prefix) and (label := labels.get(token.removeprefix(prefix), NEITHER)) != NEITHER:
+            return label, True
     if value.isascii():
-        return None
+        return None, False
     # scripts without blanks between words
-    inside = [word for word in labels if not word.isascii() and len(word) > 1 and word in "_".join(tokens)]
-    return labels[max(inside, key=len)] if inside else None
+    text = "_".join(tokens)
+    inside = [word for word in labels if not word.isascii() and len(word) > 1 and word in text]
+    if not inside:
+        return None, False
+    longest = max(inside, key=len)
+    label, rest = labels[longest], text.replace(longest, "", 1)
+    return label, label != NEITHER and any(mark in rest for mark in NEGATIVE_MARKS)

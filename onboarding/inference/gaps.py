@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from onboarding.inference.event_words import event_label
+from components.ingest.expressions import BOOLEAN_WORDS
+from onboarding.inference.candidates import unmapped_label
+from onboarding.inference.event_words import event_label, is_negated
 from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
@@ -48,6 +50,7 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     else:
         yield from _item_gaps(mapping)
     yield from _label_gaps(mapping, log)
+    yield from _unmapped_gaps(mapping, log)
     yield from _user_gaps(mapping, log)
     has_query_text = "queries" in mapping.roles or bool(mapping.column("events", "query_text"))
     if mapping.column("events", "query_id") and not has_query_text:
@@ -91,11 +94,13 @@ def _class_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     events = event_labels(mapping)
     for each in mapping.column_mappings.get("events", ()):
-        stats = mapping.stats("events", each.column)
+        stats = mapping.label_stats("events", each.column)
         if each.setting.startswith("labels.") and stats.distinct < 2:
+            is_never = bool(stats.examples) and stats.examples[0].lower() in BOOLEAN_WORDS["false"]
             yield Gap(
                 f"every event has the same {each.column}: there is nothing to learn from it",
-                "add events of the other kind; without them every event counts as positive",
+                "add events of the other kind; without them "
+                + ("`rankline run` refuses the log" if is_never else "every event counts as positive"),
             )
         if each.setting == "labels.rating" and not events.labels and (stats.high or 5) < 4:
             yield Gap(
@@ -124,6 +129,31 @@ def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 def _has_negatives(events: EventLabels) -> bool:
     """Whether a kind of event says that an item was shown, or not wanted."""
     return IMPRESSION in events.event_types.values() or any(label.weight < 0 for label in events.labels.values())
+
+
+def _unmapped_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The columns that may say what happened, and that nothing is made of."""
+    if mapping.kind == "labels":
+        return
+    mapped = {each.column for each in mapping.column_mappings.get("events", ())}
+    without = "without it " + ("it is ignored" if event_labels(mapping).labels else "every event counts as positive")
+    for name, stats in log.columns.items():
+        if name in mapped or not (label := unmapped_label(log, name)):
+            continue
+        if stats.times:
+            what, advice = "is a time of what may have happened", f"add a column of 0 and 1: whether {name} is filled"
+        elif is_negated(name):
+            what = "says what did not happen, or failed"
+            advice = f"if a 0 in it means {label}, add a column of the opposite, and name it: --column labels.{label}=…"
+        elif label == "event_type":
+            what = f"may be the kinds of events ({stats.distinct} of them), and they are not known"
+            advice = (
+                f'set event_type = "{name}" in [columns] of the map, a label for each kind in [columns.event_types], '
+                "and declare it in [labels]"
+            )
+        else:
+            what, advice = "may say what happened", f"--column labels.{label}={name}, if above 0 is good"
+        yield Gap(f"{name} {what}, and it is not mapped: {without}", advice)
 
 
 def _user_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:

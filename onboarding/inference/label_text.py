@@ -27,12 +27,16 @@ def other_sentences(mapping: SchemaMapping) -> Iterator[str]:
     known = [value for value in events.values("") if event_label(value) is not None]
     if shown := events.values(IMPRESSION):
         yield f"{events.event_type} = {_listed(shown)}: only shown; a negative unless a label makes it a positive"
+    elif events.shown:
+        yield f"{events.shown}: only shown; a negative unless a label makes it a positive"
     elif set(events.labels) & set(events.columns):
         yield "an event of which no label counts is a negative"
     if known:
         yield f"{events.event_type} = {_listed(known)}: says nothing of an item; kept out of learning"
     if unknown := [value for value in events.values("") if value not in known]:
         yield f"{events.event_type} = {_listed(unknown)}: not known; kept out of learning until you name a label for it"
+    if events.event_types and mapping.stats("events", events.event_type).filled < 1:
+        yield f"an event without {events.event_type}: says nothing of an item; kept out of learning"
     if request := mapping.column("events", "request_id"):
         yield f"events with the same {request} are of one request"
     if position := mapping.column("events", "position"):

@@ -29,6 +29,7 @@ class EventLabels:
     columns: dict[str, str]
     event_type: str = ""
     event_types: dict[str, str] = field(default_factory=dict)
+    shown: str = ""  # the column of yes and no of which a yes is an impression
 
     def values(self, label: str) -> list[str]:
         """The kinds of events that have a label, that are impressions, or that say nothing ("")."""
@@ -44,6 +45,10 @@ def event_labels(mapping: SchemaMapping) -> EventLabels:
     }
     event_type = mapping.column("events", "event_type")
     types = _event_types(mapping, event_type) if event_type else {}
+    shown = ""
+    if _views_are_impressions(mapping, columns, types):
+        shown = columns.pop("view", "")
+        types = {value: IMPRESSION if label == "view" else label for value, label in types.items()}
     if mapping.kind == "labels" or _is_known_without(mapping, columns, types):
         return EventLabels({}, columns, event_type, types)
     if not types and len(columns) == 1 and (label := next(iter(columns))) in OPPOSITES:
@@ -54,7 +59,7 @@ def event_labels(mapping: SchemaMapping) -> EventLabels:
     labels = _with_positives(labels)
     if not labels:  # nothing makes a positive
         return EventLabels({}, {}, "", {})
-    events = EventLabels(labels, columns, event_type, types)
+    events = EventLabels(labels, columns, event_type, types, shown)
     return replace(events, labels=_in_order(mapping, labels, events))
 
 
@@ -69,20 +74,31 @@ def _is_known_without(mapping: SchemaMapping, columns: dict[str, str], types: di
         return False
     if "rating" not in columns:
         return True
-    stats = mapping.stats("events", columns["rating"])
+    stats = mapping.label_stats("events", columns["rating"])
     return stats.low is None or stats.high is None or (stats.low >= 1 and 2 <= stats.high <= 5)
 
 
 def _event_types(mapping: SchemaMapping, column: str) -> dict[str, str]:
     """Value of the event type -> its label, impression, or "" where it says nothing of an item or is not known."""
     rows = mapping.survey.values(mapping.roles["events"], column)
-    types = {value: event_label(value) or NEITHER for value in rows}
-    counts = {label: sum(rows[value] for value in rows if types[value] == label) for label in types.values()}
-    # of ads and lists, a view is no more than that the item was shown
-    is_ad_log = {"view", "click"} <= counts.keys() and not {IMPRESSION, "cart", "purchase"} & counts.keys()
-    if is_ad_log and counts["view"] > counts["click"]:
-        types = {value: IMPRESSION if label == "view" else label for value, label in types.items()}
-    return types
+    return {value: event_label(value) or NEITHER for value in rows}
+
+
+def _views_are_impressions(mapping: SchemaMapping, columns: dict[str, str], types: dict[str, str]) -> bool:
+    """Whether a view is no more than that the item was shown, as in logs of ads and lists: most are not clicked."""
+    names = {*columns, *types.values()}
+    if not {"view", "click"} <= names or {IMPRESSION, "cart", "purchase"} & names:
+        return False
+    log = identifier(mapping.roles["events"])
+
+    def rows(label: str) -> int:
+        conditions = [_is_true(columns[label])] if label in columns else []
+        if values := [value for value, each in types.items() if each == label]:
+            event_type = identifier(mapping.column("events", "event_type"))
+            conditions.append(f"coalesce(CAST({event_type} AS VARCHAR) IN {sql_list(values)}, false)")
+        return int(fetch_row(mapping.survey.db, f"SELECT count(*) FILTER ({' OR '.join(conditions)}) FROM {log}")[0])
+
+    return rows("view") > rows("click")
 
 
 def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str, str]:
@@ -90,12 +106,13 @@ def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str
     values = [value.strip() for value in mapping.survey.values(mapping.roles["events"], column)]
     if mapping.stats("events", column).kind == "number":
         values = [value.removesuffix(".0") for value in values]  # as ingest reads them
-    return {value: label if value.lower() in BOOLEAN_WORDS["true"] else OPPOSITES[label] for value in values}
+    meanings = dict.fromkeys(BOOLEAN_WORDS["true"], label) | dict.fromkeys(BOOLEAN_WORDS["false"], OPPOSITES[label])
+    return {value: meanings.get(value.lower(), NEITHER) for value in values}
 
 
 def _of_column(mapping: SchemaMapping, label: str, column: str) -> Label:
     """The label of a column, by its values."""
-    stats = mapping.stats("events", column)
+    stats = mapping.label_stats("events", column)
     if label == "rating":
         return _rating(stats)
     if label == "relevance":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from components.ingest.expressions import NULL_VALUES, TEXT_KINDS
 from onboarding.survey.statistics import ColumnStats
 from onboarding.survey.survey import Survey, TableSurvey
 
@@ -29,6 +30,7 @@ SETTING_ROLES: dict[str, tuple[str, ...]] = {
     "user_numbers": ("users",), "user_texts": ("users",), "user_time_zone": ("users",),
     "event_attributes": ("events",), "event_numbers": ("events",), "event_time_zone": ("events",),
 }  # fmt: skip
+MAX_LABEL_VALUES = 200  # most frequent values of a label that are searched for words for missing
 SURE_ABOVE, LIKELY_ABOVE = 0.8, 0.55
 
 
@@ -78,6 +80,15 @@ class SchemaMapping:
 
     def table(self, role: str) -> TableSurvey:
         return self.survey.tables[self.roles[role]]
+
+    def label_stats(self, role: str, column: str) -> ColumnStats:
+        """The statistics of a column that may be a label, for which ingest takes words for missing as no value."""
+        stats = self.stats(role, column)
+        if stats.kind not in TEXT_KINDS:
+            return stats
+        values = self.survey.values(self.roles[role], column, most=MAX_LABEL_VALUES)
+        rows = [count for value, count in values.items() if value.strip() in NULL_VALUES]
+        return stats.without(len(rows), sum(rows))
 
     def stats(self, role: str, column: str) -> ColumnStats:
         return self.table(role).columns[column]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components.ingest.config import UNITS
@@ -54,6 +54,20 @@ class ColumnStats:
     def is_unique(self) -> bool:
         """Whether every row has a value of its own."""
         return self.values > 1 and self.distinct == self.values and self.filled == 1.0
+
+    def without(self, words: int, rows: int) -> ColumnStats:
+        """The statistics without this many rows of words for missing, none of which is a number or yes or no."""
+        if not rows or rows == self.values:
+            return self
+        left = self.values - rows
+        return replace(
+            self,
+            values=left,
+            filled=self.filled * left / self.values,
+            distinct=self.distinct - words,
+            numbers=self.numbers * self.values / left,
+            flags=self.flags * self.values / left,
+        )
 
     @property
     def is_date(self) -> bool:

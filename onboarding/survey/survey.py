@@ -84,10 +84,10 @@ class Survey:
         return find_meeting(self.db, *queries)
 
     def values(self, table: str, column: str, most: int = 30) -> dict[str, int]:
-        """The most frequent values of a column and their rows."""
+        """The most frequent values of a column and their rows, without those that are missing or blank."""
         value_sql = f"CAST({identifier(column)} AS VARCHAR)"
         query = (
-            f"SELECT {value_sql} AS value, count(*) AS rows FROM {identifier(table)} WHERE {value_sql} IS NOT NULL "
+            f"SELECT {value_sql} AS value, count(*) AS rows FROM {identifier(table)} WHERE trim({value_sql}) <> '' "
             f"GROUP BY ALL ORDER BY rows DESC, value LIMIT {most}"
         )
         return {str(value): int(rows) for value, rows in self.db.execute(query).fetchall()}

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from components.ingest.step import ingest
-from onboarding.inference.event_words import event_label
+from onboarding.inference.dry_run import dry_run
+from onboarding.inference.event_words import event_label, is_negated
 from onboarding.inference.label_text import label_sentences, other_sentences
 from onboarding.inference.proposal import Proposal, propose
 from onboarding.inference.render import render_map
@@ -241,11 +242,32 @@ def test_a_log_in_chinese(tmp_path: Path) -> None:
         ("クリック", "click"), ("商品点击", "click"), ("取消收藏", "dislike"), ("收藏", "like"),
         ("removeFromCart", "remove"), ("unlike", "dislike"), ("Added to Wishlist", "like"), ("login", ""),
         ("page_view", ""), ("product_view", "view"), ("change of sort order", ""), ("clickout item", "click"),
-        ("frobnicate", None),
+        ("frobnicate", None), ("clk", "click"), ("not_interested", "dislike"), ("不喜欢", "dislike"), ("error", ""),
+        ("login_failed", ""), ("order_cancelled", "return"),
     ],
 )  # fmt: skip
 def test_words_of_many_languages(value: str, label: str | None) -> None:
     assert event_label(value) == label
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "not_clicked", "no_purchase", "no_click", "non_click", "impression_no_click", "未点击", "nicht gekauft",
+        "payment_failed", "purchase_failed", "add_to_cart_failed", "cart_abandoned", "play_error", "undo_like",
+        "nonclk", "unclicked", "取消关注", "не куплено", "退款失败", "PurchaseFailed",
+    ],
+)  # fmt: skip
+def test_what_did_not_happen_has_no_label(value: str) -> None:
+    assert (event_label(value), is_negated(value)) == (None, True)
+
+
+@pytest.mark.parametrize("kind", ["not_clicked", "purchase_failed", "undo_like"])
+def test_a_kind_that_did_not_happen_is_kept_out_and_named(tmp_path: Path, kind: str) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(event=cycle("impression", "click", kind))))
+    assert written(proposal)["columns"]["event_types"] == {"impression": "impression", "click": "click", kind: ""}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 1, 1)
+    assert [gap.what for gap in proposal.gaps if kind in gap.what]
 
 
 @pytest.mark.parametrize("rating", [None, 5])
@@ -294,3 +316,89 @@ def test_a_label_of_any_name_can_be_given(tmp_path: Path) -> None:
 def test_kinds_of_events_without_a_negative_are_a_gap(tmp_path: Path, kinds: tuple[str, ...], missing: bool) -> None:
     gaps = proposed(event_log(tmp_path / "log", common(event=cycle(*kinds)))).gaps
     assert bool([gap for gap in gaps if "no event is a negative" in gap.what]) == missing
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ((True, False, "None", False), (1, 2, 1)), ((0, 1, "NA"), (1, 1, 1)), ((0, 1, "NULL"), (1, 1, 1)),
+        (("0.0", "1.0", "nan"), (1, 1, 1)), (("yes", "no", "<NA>", "no", "\\N"), (1, 2, 2)),
+    ],
+)  # fmt: skip
+def test_words_for_missing_are_no_values_of_a_label(
+    tmp_path: Path, values: tuple[object, ...], parts: tuple[int, ...]
+) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(clicked=cycle(*values))))
+    assert written(proposal)["labels"] == {"click": {"type": "binary", "weight": 1}}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, *parts)
+
+
+@pytest.mark.parametrize("missing", ["nan", "None", "NA"])
+def test_a_word_for_missing_among_the_values_of_other_labels(tmp_path: Path, missing: str) -> None:
+    rating = lambda n: missing if n == 7 else n % 10 + 1  # noqa: E731
+    rated = proposed(event_log(tmp_path / "rated", common(rating=rating)))
+    assert written(rated)["labels"]["rating"]["scale"] == [1, 10]
+    positive, _, neither = feedback(rated, tmp_path)  # row 7 would be an 8
+    assert (positive, neither) == (EVENTS * 4 // 10 - 1, 1)
+    skipped = proposed(event_log(tmp_path / "played", common(skipped=cycle(1, 0, missing))))
+    assert feedback(skipped, tmp_path) == shares(EVENTS, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("write", "empty"), [(event_log, ""), (event_log, "  "), (json_log, None), (json_log, "")])
+def test_an_event_without_a_type_is_neither(tmp_path: Path, write: Any, empty: str | None) -> None:
+    proposal = proposed(write(tmp_path / "log", common(event=cycle("impression", "click", empty, "impression"))))
+    assert written(proposal)["columns"]["event_types"] == {"impression": "impression", "click": "click"}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 2, 1)
+    assert any("an event without event" in sentence for sentence in other_sentences(proposal))
+
+
+@pytest.mark.parametrize(
+    "more", [{"viewed": (1, 1, 1, 0), "clicked": (1, 0, 0, 0)}, {"view": (1,), "clk": (1, 0, 0, 0)}]
+)
+def test_a_column_of_views_beside_clicks_alone_is_of_impressions(tmp_path: Path, more: dict[str, Any]) -> None:
+    columns = {name: cycle(*values) for name, values in more.items()}
+    proposal = proposed(event_log(tmp_path / "log", common(**columns)))
+    assert written(proposal)["columns"]["labels"] == {"click": list(more)[1]}
+    assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 3, 0)
+    assert any("only shown" in sentence for sentence in other_sentences(proposal))
+
+
+def test_a_view_less_common_than_a_click_is_a_positive(tmp_path: Path) -> None:
+    columns = common(viewed=cycle(1, 0, 0, 0), clicked=cycle(0, 1, 1, 0))
+    assert set(written(proposed(event_log(tmp_path / "log", columns)))["labels"]) == {"view", "click"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("behavior_type", (1, 2, 3, 4)), ("action", (1, 1, 2)), ("event", tuple(f"kind{n}" for n in range(40))),
+        ("label", (0, 1)), ("click_time", ("", 1_700_000_500, 1_700_000_900)),
+        ("viewed_at", ("", 1_700_000_500, 1_700_000_900)), ("not_clicked", (0, 1)),
+        ("nonclk", (0, 1, 1)), ("clicked", ("a", "b", "c")), ("purchase_failed", ("yes", "no")),
+    ],
+)  # fmt: skip
+def test_a_column_that_says_what_happened_and_is_not_mapped_is_named(
+    tmp_path: Path, name: str, values: tuple[object, ...]
+) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(**{name: cycle(*values)})))
+    assert "labels" not in written(proposal)
+    (gap,) = [gap for gap in proposal.gaps if gap.what.startswith(f"{name} ")]
+    assert "every event counts as positive" in gap.what
+
+
+@pytest.mark.parametrize("name", ["order_amount", "page_id", "country", "bought_at"])
+def test_other_columns_are_not_taken_for_what_happened(tmp_path: Path, name: str) -> None:
+    values = (1_700_000_300, 1_700_000_500) if name == "bought_at" else range(9)
+    proposal = proposed(event_log(tmp_path / "log", common(**{name: cycle(*values)})))
+    assert not [gap for gap in proposal.gaps if gap.what.startswith(f"{name} ")]
+
+
+@pytest.mark.parametrize(("clicked", "refusal"), [(0, "no event is a positive"), ("no", "no event is a positive")])
+def test_a_log_without_a_positive_is_said_to_be_refused(tmp_path: Path, clicked: object, refusal: str) -> None:
+    proposal = proposed(event_log(tmp_path / "log", common(clicked=cycle(clicked))))
+    assert any("`rankline run` refuses the log" in gap.advice for gap in proposal.gaps)
+    path = tmp_path / "map.toml"
+    path.write_text(render_map(proposal))
+    config = interactions(proposal.survey.source, str(path)).ingest
+    assert refusal in dry_run(config).refusal
+    assert dry_run(config, events=EVENTS // 2).refusal == ""  # the rest may have clicks
