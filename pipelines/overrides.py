@@ -129,7 +129,7 @@ def change(recipe: Recipe, settings: Sequence[str], *, name: str = "") -> Recipe
         raise UsageError(
             f"the recipe refuses {'.'.join(problem.path)}",
             expected=problem.expected,
-            found=problem.found,
+            found=problem.value,
             hint=problem.hint or f"`rankline recipes show {name or 'NAME'}` lists every setting with its bounds",
         ) from error
     refuse_undeclared(changed)
@@ -196,7 +196,7 @@ class Problem:
 
     path: tuple[str, ...]
     expected: str
-    found: str
+    value: str
     hint: str = ""
 
 
@@ -243,7 +243,7 @@ def ingest_config(path: str, map: str, *, tables: dict[str, str], columns: dict[
         raise UsageError(
             f"the map refuses {_in_file(problem.path)}",
             expected=problem.expected,
-            found=problem.found,
+            found=problem.value,
             where=map,
             hint=problem.hint or "`rankline recipes show interactions ingest` lists every setting of a source",
         ) from error

@@ -100,5 +100,5 @@ def _sentence(result: Erasure) -> str:
     if not result.dry_run:
         lines.append("a search of everything finds none of the ids, and later runs leave these users out")
     listed = "" if result.dry_run else "; it is on the list, so later runs leave it out"
-    lines += [f"not found anywhere: {each}: check how the source writes it{listed}" for each in result.not_found]
+    lines += [f"not found anywhere: {each}: check how the source writes it{listed}" for each in result.unmatched]
     return "\n".join(lines)

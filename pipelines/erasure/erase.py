@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from components.promote import erasure as feast
-from pipelines.erasure.found import Found
 from pipelines.erasure.ids import UserIds
+from pipelines.erasure.matches import Matches
 from pipelines.erasure.places import Place, Recorded, places, recorded
 from pipelines.erasure.rewriting import without_rows
 from pipelines.erasure.search import holds
@@ -40,11 +40,11 @@ class Erasure:
     online: dict[str, int] = field(default_factory=dict)  # feature service -> users with rows in its online store
     postgres_rows: int = 0
     treated: list[Treated] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)  # the ids, as given
-    not_found: list[str] = field(default_factory=list)
+    matched: list[str] = field(default_factory=list)  # the ids that something held, as given
+    unmatched: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """The erasure as JSON; only ``found`` and ``not_found`` hold ids."""
+        """The erasure as JSON; only ``matched`` and ``unmatched`` hold ids."""
         return asdict(self)
 
 
@@ -68,7 +68,7 @@ def erase(
     plain = {each: _plain_forms([each], known) for each in ids}
     forms = {each: own | _hashed_forms(own, known) for each, own in plain.items()}
     users = UserIds(frozenset().union(*forms.values()), _user_columns(known))
-    found = Found(forms, users.columns)
+    matches = Matches(forms, users.columns)
     with _exclusive(workspace):
         _refuse_while_running(workspace)
         buckets = _buckets(workspace, known, bucket)
@@ -76,13 +76,13 @@ def erase(
             _add_to_list(workspace, set().union(*plain.values()), buckets)
             _refuse_while_running(workspace)
         result = Erasure(len(ids), dry_run)
-        _erase_from_stores(workspace, users, known, buckets, result, found)
+        _erase_from_stores(workspace, users, known, buckets, result, matches)
         where = places(workspace, known.storages)
         where += [Place(each.url) for each in buckets if each.url not in {place.url for place in where}]
         stores = {each.path for each in result.treated}
         for treated in result.treated:
             say(_line(treated, dry_run=dry_run))
-        for place, file in _searched(where, users, found):
+        for place, file in _searched(where, users, matches):
             if dry_run and place.in_workspace(file) in stores:
                 continue  # erased with its store
             treated = treat(place, file, users, dry_run=dry_run)
@@ -91,7 +91,7 @@ def erase(
                 say(_line(treated, dry_run=dry_run))
         if not dry_run:
             _require_erased(workspace, where, users, result)
-    result.found, result.not_found = found.found, found.missing
+    result.matched, result.unmatched = matches.matched, matches.unmatched
     return result
 
 
@@ -181,7 +181,7 @@ def _erase_from_stores(
     known: Recorded,
     buckets: Collection[BucketWorkspace],
     result: Erasure,
-    found: Found,
+    matches: Matches,
 ) -> None:
     """Erase users from Feast's stores."""
     for each in buckets:
@@ -193,22 +193,22 @@ def _erase_from_stores(
         held = [each for each in files if _is_held(place, each, users)]
         result.treated += [Treated(place.url, each, "rewritten", "its rows") for each in held]
         for each in held:
-            found.search(functools.partial(_is_held, place, each))
+            matches.search(functools.partial(_is_held, place, each))
         online = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
         result.online[folder.name] = len(online)
-        found.add(online)
+        matches.add(online)
     in_postgres = [each.features for each in known.storages if each.features.offline == "postgres"]
     for stores in {each.postgres: each for each in in_postgres}.values():
         rows = feast.erase_from_tables(stores, users.forms, dry_run=result.dry_run)
         result.postgres_rows += len(rows)
-        found.add(rows)
+        matches.add(rows)
 
 
-def _searched(where: Collection[Place], users: UserIds, found: Found) -> list[tuple[Place, str]]:
+def _searched(where: Collection[Place], users: UserIds, matches: Matches) -> list[tuple[Place, str]]:
     """Every file that holds an id, before the first of them is removed."""
     files = list(_find(where, users))
     for place, file in files:
-        found.search(functools.partial(_is_held, place, file))
+        matches.search(functools.partial(_is_held, place, file))
     return files
 
 

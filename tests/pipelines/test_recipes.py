@@ -374,7 +374,7 @@ timestamp = "t"
 
 
 @pytest.mark.parametrize(
-    ("more", "setting", "found", "hint"),
+    ("more", "setting", "value", "hint"),
     [
         (
             'event_type = "kind"\n[columns.event_types]\nview = "Impression"\nclick = "click"\n[labels.click]\n',
@@ -399,13 +399,13 @@ timestamp = "t"
         ('event_type = "kind"\n', "[columns] event_types", "not set", ""),
     ],
 )
-def test_a_map_names_the_setting_it_refuses(tmp_path: Path, more: str, setting: str, found: str, hint: str) -> None:
+def test_a_map_names_the_setting_it_refuses(tmp_path: Path, more: str, setting: str, value: str, hint: str) -> None:
     path = tmp_path / "map.toml"
     path.write_text(MAP + more)
     with pytest.raises(UsageError) as caught:
         named("interactions", source=str(tmp_path), map=str(path))
     error = caught.value
-    assert (error.message, error.found, error.where) == (f"the map refuses {setting}", found, str(path))
+    assert (error.message, error.found, error.where) == (f"the map refuses {setting}", value, str(path))
     assert error.hint.startswith(hint)
 
 

@@ -163,7 +163,7 @@ def test_the_summary_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert summary_lines(printed)[1] == lines[1][:49] + "…"
 
 
-def test_what_lacks_data_is_not_called_not_met() -> None:
+def test_insufficient_data_is_not_called_not_met() -> None:
     steps = [{"step": "evaluate", "result": {}}, {"step": "decide", "result": {"insufficient": ["loss budget"]}}]
     lines = reason_lines({"steps": steps, "reasons": ["loss budget", "latency"]})
     assert lines == ["insufficient data: loss budget", "not met: latency"]

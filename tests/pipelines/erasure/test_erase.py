@@ -153,7 +153,7 @@ def test_several_users_of_a_file_and_of_the_command_line(workspace: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["users"], result["dry_run"]) == (3, False)
-    assert (result["found"], result["not_found"]) == (["1", "anna@example.com", "11"], [])
+    assert (result["matched"], result["unmatched"]) == (["1", "anna@example.com", "11"], [])
     assert "anna" not in json.dumps(result["treated"]) + done.stderr
     assert mentions(workspace / "runs", "anna@example.com") == []
     assert len(ErasedUsers(workspace / "erased")) == 3
@@ -167,7 +167,7 @@ def test_an_id_that_is_nowhere_is_named(workspace: Path, dry_run: bool) -> None:
     done = rankline("users", "erase", "1", "Anna@example.com", "zoe", "111", "-w", workspace, "--json", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert (result["found"], result["not_found"]) == (["1", "zoe"], ["Anna@example.com", "111"])
+    assert (result["matched"], result["unmatched"]) == (["1", "zoe"], ["Anna@example.com", "111"])
     again = rankline("users", "erase", "nobody", "-w", workspace, *options)
     assert "not found anywhere: nobody: check" in again.stdout
     assert "1 user:" in again.stdout

@@ -7,38 +7,38 @@ from collections.abc import Callable, Collection, Mapping
 from pipelines.erasure.ids import UserIds
 
 
-class Found:
-    """The given ids with their forms, until each is found."""
+class Matches:
+    """The given ids with their forms, which are looked for until each is found."""
 
     def __init__(self, forms: Mapping[str, Collection[str]], columns: frozenset[str]) -> None:
         self._all = list(forms)
-        self._missing = dict(forms)
+        self._unmatched = dict(forms)
         self._columns = columns
 
     @property
-    def found(self) -> list[str]:
+    def matched(self) -> list[str]:
         """The ids that were found, in the order in which they were given."""
-        return [each for each in self._all if each not in self._missing]
+        return [each for each in self._all if each not in self._unmatched]
 
     @property
-    def missing(self) -> list[str]:
+    def unmatched(self) -> list[str]:
         """The ids that were not found."""
-        return list(self._missing)
+        return list(self._unmatched)
 
     def add(self, forms: Collection[str]) -> None:
         """Note the forms that a store had rows of."""
-        self._missing = {each: own for each, own in self._missing.items() if not set(own) & set(forms)}
+        self._unmatched = {each: own for each, own in self._unmatched.items() if not set(own) & set(forms)}
 
     def search(self, is_held: Callable[[UserIds], bool]) -> None:
         """Look for the missing ids in something that says whether it holds one of some users."""
-        waiting = [self.missing]
+        waiting = [self.unmatched]
         while waiting:
             part = waiting.pop()
             if not part or not is_held(
-                UserIds(frozenset().union(*map(self._missing.__getitem__, part)), self._columns)
+                UserIds(frozenset().union(*map(self._unmatched.__getitem__, part)), self._columns)
             ):
                 continue
             if len(part) == 1:
-                del self._missing[part[0]]
+                del self._unmatched[part[0]]
             else:
                 waiting += [part[: len(part) // 2], part[len(part) // 2 :]]
