@@ -187,6 +187,8 @@ def unmapped_label(log: TableSurvey, name: str) -> str:
         return ""
     if "_".join(name_tokens(name)) in SETTING_NAMES["event_type"].split():
         return "event_type"
+    if scale := next((each for each in ("rating", "dwell") if name_score(name, each) > WORD_OF_NAME), ""):
+        return scale
     is_target = name.lower() in TARGET_NAMES and stats.distinct <= FEW_VALUES
     return "click" if is_target else ""
 

@@ -136,9 +136,13 @@ def _unmapped_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     if mapping.kind == "labels":
         return
     mapped = {each.column for each in mapping.column_mappings.get("events", ())}
-    without = "without it " + ("it is ignored" if event_labels(mapping).labels else "every event counts as positive")
+    declared = event_labels(mapping).labels
+    without = "it is ignored" if declared else "without it every event counts as positive"
+    known = {each.setting.removeprefix("labels.") for each in mapping.column_mappings.get("events", ())}
     for name, stats in log.columns.items():
-        if name in mapped or not (label := unmapped_label(log, name)):
+        label = "" if name in mapped else unmapped_label(log, name)
+        is_less = label in known or (label == "event_type" and declared)  # than what is mapped already says
+        if not label or (is_less and not is_negated(name)):
             continue
         if stats.times:
             what, advice = "is a time of what may have happened", f"add a column of 0 and 1: whether {name} is filled"

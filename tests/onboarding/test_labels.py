@@ -375,6 +375,7 @@ def test_a_view_less_common_than_a_click_is_a_positive(tmp_path: Path) -> None:
         ("label", (0, 1)), ("click_time", ("", 1_700_000_500, 1_700_000_900)),
         ("viewed_at", ("", 1_700_000_500, 1_700_000_900)), ("not_clicked", (0, 1)),
         ("nonclk", (0, 1, 1)), ("clicked", ("a", "b", "c")), ("purchase_failed", ("yes", "no")),
+        ("rating", ("4/5", "5/5", "1/5")),
     ],
 )  # fmt: skip
 def test_a_column_that_says_what_happened_and_is_not_mapped_is_named(
@@ -402,3 +403,11 @@ def test_a_log_without_a_positive_is_said_to_be_refused(tmp_path: Path, clicked:
     config = interactions(proposal.survey.source, str(path)).ingest
     assert refusal in dry_run(config).refusal
     assert dry_run(config, events=EVENTS // 2).refusal == ""  # the rest may have clicks
+
+
+@pytest.mark.parametrize(("name", "values"), [("click_time", ("", 1_700_000_500, 1_700_000_900)), ("type", (1, 2, 3))])
+def test_a_column_that_says_no_more_than_a_label_is_not_named(
+    tmp_path: Path, name: str, values: tuple[object, ...]
+) -> None:
+    columns = common(clicked=cycle(0, 1), **{name: cycle(*values)})
+    assert not [gap for gap in proposed(event_log(tmp_path / "log", columns)).gaps if gap.what.startswith(f"{name} ")]
