@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from components.promote import erasure as feast
 from pipelines.erasure.ids import UserIds
+from pipelines.erasure.layouts import layout_of
 from pipelines.erasure.places import Place, Recorded, places, recorded
-from pipelines.erasure.rewriting import without_rows
 from pipelines.erasure.search import holds
+from pipelines.erasure.sources import Examined, examine
 from pipelines.erasure.treatment import SPILL, Treated, is_source, treat
 from pipelines.retention.inventory import is_run, is_running, list_folders
 from pipelines.retention.sweep import LOCK
@@ -62,7 +63,7 @@ def erase(
     workspace = workspace.resolve()
     known = recorded(workspace)
     forms = _plain_forms(ids, known)
-    users = UserIds(frozenset(forms | _hashed_forms(forms, known)), _user_columns(known))
+    users = UserIds(frozenset(forms | _hashed_forms(forms, known)), _user_columns(known), _normalisations(known))
     with _exclusive(workspace):
         _refuse_while_running(workspace)
         buckets = _buckets(workspace, known, bucket)
@@ -73,13 +74,13 @@ def erase(
         _erase_from_stores(workspace, users, known, buckets, result)
         where = places(workspace, known.storages)
         where += [Place(each.url) for each in buckets if each.url not in {place.url for place in where}]
-        for place, file in _find(where, users):
-            treated = treat(place, file, users, dry_run=dry_run)
+        for place, file, examined in _find(where, users, known, mentions=True):
+            treated = treat(place, file, users, examined, dry_run=dry_run)
             if treated not in result.treated:
                 result.treated.append(treated)
                 say(_line(treated, dry_run=dry_run))
         if not dry_run:
-            _require_erased(workspace, where, users, result)
+            _require_erased(workspace, where, users, known, result)
     return result
 
 
@@ -92,13 +93,17 @@ def _plain_forms(ids: Collection[str], known: Recorded) -> set[str]:
     """The ids as given, and as the recipes' normalisations write them."""
     import duckdb
 
-    from components.ingest.ids import normalised
+    from components.ingest.ids import normalised, plain_forms
 
-    forms = set(ids)
-    for names in {tuple(each.get("columns", {}).get("normalise_ids", ())) for each in known.ingests} - {()}:
+    forms = plain_forms(ids)
+    for names in _normalisations(known):
         with duckdb.connect() as db:
             forms |= {db.execute(f"SELECT {normalised('$1', names)}", [each]).fetchall()[0][0] for each in ids}
     return forms - {""}
+
+
+def _normalisations(known: Recorded) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(each.get("columns", {}).get("normalise_ids", ())) for each in known.ingests) - {()}
 
 
 def _user_columns(known: Recorded) -> frozenset[str]:
@@ -108,13 +113,25 @@ def _user_columns(known: Recorded) -> frozenset[str]:
 
 
 def _hashed_forms(forms: Collection[str], known: Recorded) -> set[str]:
-    """The ids as the recipes hash them.
+    """The ids as the recipes hash them, and as what was written before says that they are hashed.
 
     Raises:
-        UsageError: a key is not in the environment.
+        UsageError: a key is not in the environment, or another one is.
     """
     variables = {str(each["hash_users"]) for each in known.ingests if each.get("hash_users")}
-    return {UserKey.from_environment(variable).hash(form) for variable in variables for form in forms}
+    keys = {
+        variable: UserKey.from_environment(variable) for variable in variables | {name for name, _, _ in known.keys}
+    }
+    for variable, fingerprint, file in known.keys:
+        if fingerprint and keys[variable].fingerprint != fingerprint:
+            raise UsageError(
+                "ids are hashed with another key, so the user cannot be recognised by them",
+                expected=f"the key {fingerprint} in the environment variable {variable}",
+                found=f"the key {keys[variable].fingerprint}",
+                where=file,
+                hint=f"export {variable}=… with the key of that time, or remove what was computed with it",
+            )
+    return {key.hash(form) for key in keys.values() for form in forms}
 
 
 @contextlib.contextmanager
@@ -155,10 +172,12 @@ def _buckets(workspace: Path, known: Recorded, bucket: BucketWorkspace | None) -
 
 def _add_to_list(workspace: Path, forms: Collection[str], buckets: Collection[BucketWorkspace]) -> None:
     """Put users on the list that ingest reads, here and in every bucket."""
+    from components.ingest.ids import tagged_forms
+
     with contextlib.ExitStack() as stack:
         owner = {"who": "rankline users erase"}
         publish = [stack.enter_context(each.writing(FOLDER, owner=owner, timeout_s=60.0)) for each in buckets]
-        ErasedUsers(workspace / FOLDER).add(forms)
+        ErasedUsers(workspace / FOLDER).add(forms, tagged_forms(forms))
         for each in publish:
             each()
 
@@ -177,27 +196,38 @@ def _erase_from_stores(
         result.postgres_rows += feast.erase_from_tables(stores, users.forms, dry_run=result.dry_run)
 
 
-def _find(where: Collection[Place], users: UserIds) -> Iterator[tuple[Place, str]]:
-    """Every file that holds an id of one of the users, in its name or in itself."""
+def _find(
+    where: Collection[Place], users: UserIds, known: Recorded, *, mentions: bool
+) -> Iterator[tuple[Place, str, Examined | None]]:
+    """Every file that holds an id of one of the users, in its name or in itself, and what a source holds."""
     for place in where:
         for file in list(place.files()):
             if file.split("/")[0] in (FOLDER, LOCK):
                 continue
             content = place.read(file)
-            if f"/{SPILL}" in f"/{file}" or users.is_in(file) or holds(file, content, users):
-                yield place, file
-            elif is_source(place, file) and without_rows(content, users) not in (None, content):
-                yield place, file  # an id such as 1 is a user only by its column
+            if f"/{SPILL}" in f"/{file}":
+                yield place, file, None
+            elif is_source(place, file):
+                examined = examine(file, content, users, layout_of(file, known.ingests))
+                if users.is_in(file) and not examined.fault:
+                    examined = replace(examined, fault="its name holds the id: rename it")
+                if examined.fault or examined.remaining != content or (mentions and examined.mentioned):
+                    yield place, file, examined
+            elif users.is_in(file) or holds(file, content, users):
+                yield place, file, None
 
 
-def _require_erased(workspace: Path, where: Collection[Place], users: UserIds, result: Erasure) -> None:
+def _require_erased(
+    workspace: Path, where: Collection[Place], users: UserIds, known: Recorded, result: Erasure
+) -> None:
     """Search everything again.
 
     Raises:
         ErasureIncomplete: something still holds an id.
     """
     deliberate = {(each.place, each.path) for each in result.treated if each.action == "kept"}
-    left = [f"{place.url}/{file}" for place, file in _find(where, users) if (place.url, file) not in deliberate]
+    found = _find(where, users, known, mentions=False)
+    left = [f"{place.url}/{file}" for place, file, _ in found if (place.url, file) not in deliberate]
     left += [str(each) for each in feast.online_folders(workspace) if feast.remaining_online(each, users.forms)]
     if left:
         raise ErasureIncomplete(
