@@ -85,7 +85,8 @@ def _labels(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
         return labels
     if columns.request_id:
         request = source.text(columns.request_id, setting="request_id")
-        labels["request_id"] = f"CASE WHEN {request} NOT IN {sql_list((*NULL_KEYS, 'None'))} THEN {request} END"
+        written = f"hash_user({request})" if source.config.hash_users else request  # it may hold the user's id
+        labels["request_id"] = f"CASE WHEN {request} NOT IN {sql_list((*NULL_KEYS, 'None'))} THEN {written} END"
     if columns.position:
         place = source.number(columns.position, setting="position", reason="unparsable position")
         labels["position"] = f"CASE WHEN {place} BETWEEN 0 AND 1e9 THEN CAST({place} AS INTEGER) END"

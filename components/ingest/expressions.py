@@ -37,6 +37,7 @@ class ColumnExpressions:
         self.part, self.config, self.tables = part, config, tables
         self.checks = [(check, literal(reason)) for check, reason in part.checks]
         self.absent: list[str] = []
+        self.raw_user = ""  # SQL of the user's id before it is normalised, once it is used
         self.plain_user = ""  # SQL of the user's id before it is hashed, once it is used
 
     def has(self, name: str, *, setting: str) -> bool:
@@ -98,7 +99,7 @@ class ColumnExpressions:
     def key(self, name: str, *, setting: str) -> str:
         """An id column as text; null where it is empty, rejected where it is not a scalar."""
         sql, kind = self.column(name, setting=setting)
-        text = self.text(name, setting=setting)
+        text = raw = self.text(name, setting=setting)
         if kind == "number":
             exact = f"CASE typeof({sql}) WHEN 'FLOAT' THEN {1 << 24} ELSE {1 << 53} END"  # larger ids have lost digits
             too_large = f"isfinite({sql}) AND abs({sql}) >= {exact}"
@@ -117,7 +118,7 @@ class ColumnExpressions:
             text = f"nullif({normalised(text, names)}, '')"
         if not setting.startswith("user"):
             return text
-        self.plain_user = text
+        self.raw_user, self.plain_user = raw, text
         return f"hash_user({text})" if self.config.hash_users else text
 
     def price(self, name: str) -> tuple[str, str]:

@@ -6,11 +6,13 @@ from typing import Any
 
 from components.ingest.config import IngestConfig
 from components.ingest.expressions import ColumnExpressions
+from components.ingest.ids import tag, whole
 from rankline.io.sql import fetch_row, literal
 from rankline.users.erased import ErasedUsers
 from rankline.users.hashing import UserKey
 
-BETWEEN_WORDS = r"""[\s,;|"'{}\[\]()<>:=]+"""
+BETWEEN_WORDS = r"""\s,;|"'{}\[\]()<>:="""
+MAX_PARTS = 16  # of an id with blanks, commas or quotes: its words and what is between them
 
 
 class Identity:
@@ -18,13 +20,13 @@ class Identity:
 
     def __init__(self, db: Any, config: IngestConfig, erased: ErasedUsers | None) -> None:
         self._db, self._hashes_ids = db, bool(config.hash_users)
-        self._erases = bool(erased)
+        self._erases, self._normalise_ids = bool(erased), config.columns.normalise_ids
         self.removed: dict[str, int] = {}
         if self._hashes_ids:
             UserKey.from_environment(config.hash_users).add_macro(db, "hash_user")
         if erased:
             erased.key.add_macro(db, "erased_hash")
-            db.execute("SET VARIABLE erased_users = $1", [list(erased.hashes)])
+            db.execute("SET VARIABLE erased_users = $1", [[*erased.hashes, *erased.normalised]])
             db.execute("CREATE TEMP TABLE erased_users AS SELECT unnest(getvariable('erased_users')) AS hash")
 
     def raw(self, source: ColumnExpressions) -> str:
@@ -39,7 +41,12 @@ class Identity:
         """
         if not self._erases or not source.plain_user:
             return ""
-        is_erased = f"erased_hash({source.plain_user}) IN (SELECT hash FROM erased_users)"
+        names = self._normalise_ids
+        forms = dict.fromkeys([source.plain_user, source.raw_user, whole(source.raw_user)])
+        tagged = [f"{literal(tag(names))} || ({source.plain_user})"] if names else []
+        is_erased = " OR ".join(
+            f"coalesce(erased_hash({form}) IN (SELECT hash FROM erased_users), false)" for form in [*forms, *tagged]
+        )
         unreadable = f"({source.reject_reason()}) IS NOT NULL AND {_names_erased(source.part.raw)}"
         return f"NOT CASE WHEN ({source.plain_user}) IS NULL THEN {unreadable} ELSE {is_erased} END"
 
@@ -60,10 +67,15 @@ class Identity:
 
 
 def _names_erased(text: str) -> str:
-    """SQL for whether a word of a text is an erased id."""
-    words = f"regexp_split_to_array({text}, {literal(BETWEEN_WORDS)})"
-    hashes = f"list_transform({words}, lambda word: erased_hash(word))"
-    return f"coalesce(list_has_any({hashes}, getvariable('erased_users')), false)"
+    """SQL for whether some words of a text, with what is between them, are an erased id; quotes may be escaped."""
+    parts = literal(f"[^{BETWEEN_WORDS}]+|[{BETWEEN_WORDS}]")
+    unescaped = f"""[{text}, replace({text}, '""', '"'), replace({text}, '\\"', '"')]"""
+    split = f"list_transform({unescaped}, lambda written: regexp_extract_all(written, {parts}))"
+    span = "erased_hash(array_to_string(parts[first:first + more], ''))"
+    spans = f"list_transform(range({MAX_PARTS}), lambda more: {span})"
+    hashes = f"flatten(list_transform(range(1, len(parts) + 1), lambda first: {spans}))"
+    is_named = f"list_has_any({hashes}, getvariable('erased_users'))"
+    return f"coalesce(list_bool_or(list_transform({split}, lambda parts: {is_named})), false)"
 
 
 def hashing_summary(config: IngestConfig) -> dict[str, Any]:

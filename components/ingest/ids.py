@@ -1,6 +1,8 @@
 """Ids that two tables write in two ways, and how to write them in one."""
 
+import re
 from collections.abc import Collection
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from rankline.io.sql import literal
@@ -39,6 +41,35 @@ def normalised(text: str, names: Collection[str]) -> str:
         if name in names:
             text = sql.replace("{text}", text)
     return text
+
+
+def tag(names: Collection[str]) -> str:
+    """What stands before an id with these normalisations on the list of erased users."""
+    return ",".join(sorted(names)) + "\x1f"
+
+
+def plain_forms(ids: Collection[str]) -> set[str]:
+    """Ids as given and as ingest always reads them: trimmed, and 7.0 as 7."""
+    trimmed = {each.strip() for each in ids}
+    return ({*ids} | trimmed | {re.sub(r"^(-?\d+)\.0$", r"\1", each) for each in trimmed}) - {""}
+
+
+def tagged_forms(ids: Collection[str]) -> set[str]:
+    """Ids with every choice of normalisations, whichever a recipe declares later."""
+    every = [names for size in range(1, len(NORMALISATIONS) + 1) for names in combinations(NORMALISATIONS, size)]
+    return set().union(*({tag(names) + form for form in forms} for names, forms in zip(every, _written(ids, every))))
+
+
+def _written(ids: Collection[str], choices: Collection[tuple[str, ...]]) -> list[set[str]]:
+    """Ids with each of some choices of normalisations, without empty ones."""
+    import duckdb
+
+    with duckdb.connect() as db:
+        db.execute("CREATE TABLE ids AS SELECT unnest($1::VARCHAR[]) AS id", [sorted(ids)])
+        return [
+            {form for (form,) in db.execute(f"SELECT {normalised('id', names)} FROM ids").fetchall() if form}
+            for names in choices
+        ]
 
 
 def find_meeting(db: Any, left: str, right: str) -> Meeting:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from components.promote import erasure as feast
 from pipelines.erasure.ids import UserIds
+from pipelines.erasure.layouts import layout_of
 from pipelines.erasure.matches import Matches
 from pipelines.erasure.places import Place, Recorded, places, recorded
-from pipelines.erasure.rewriting import without_rows
 from pipelines.erasure.search import holds
+from pipelines.erasure.sources import Examined, examine
 from pipelines.erasure.treatment import SPILL, Treated, is_source, treat
 from pipelines.retention.inventory import is_run, is_running, list_folders
 from pipelines.retention.sweep import LOCK
@@ -67,8 +68,8 @@ def erase(
     known = recorded(workspace)
     plain = {each: _plain_forms([each], known) for each in ids}
     forms = {each: own | _hashed_forms(own, known) for each, own in plain.items()}
-    users = UserIds(frozenset().union(*forms.values()), _user_columns(known))
-    matches = Matches(forms, users.columns)
+    users = UserIds(frozenset().union(*forms.values()), _user_columns(known), _normalisations(known))
+    matches = Matches(forms, users)
     with _exclusive(workspace):
         _refuse_while_running(workspace)
         buckets = _buckets(workspace, known, bucket)
@@ -82,15 +83,16 @@ def erase(
         stores = {each.path for each in result.treated}
         for treated in result.treated:
             say(_line(treated, dry_run=dry_run))
-        for place, file in _searched(where, users, matches):
+        for place, file, examined in _find(where, users, known, mentions=True):
             if dry_run and place.in_workspace(file) in stores:
                 continue  # erased with its store
-            treated = treat(place, file, users, dry_run=dry_run)
+            matches.search(functools.partial(_is_held, place, file, known))
+            treated = treat(place, file, users, examined, dry_run=dry_run)
             if treated not in result.treated:
                 result.treated.append(treated)
                 say(_line(treated, dry_run=dry_run))
         if not dry_run:
-            _require_erased(workspace, where, users, result)
+            _require_erased(workspace, where, users, known, result)
     result.matched, result.unmatched = matches.matched, matches.unmatched
     return result
 
@@ -104,13 +106,17 @@ def _plain_forms(ids: Collection[str], known: Recorded) -> set[str]:
     """The ids as given, and as the recipes' normalisations write them."""
     import duckdb
 
-    from components.ingest.ids import normalised
+    from components.ingest.ids import normalised, plain_forms
 
-    forms = set(ids)
-    for names in {tuple(each.get("columns", {}).get("normalise_ids", ())) for each in known.ingests} - {()}:
+    forms = plain_forms(ids)
+    for names in _normalisations(known):
         with duckdb.connect() as db:
             forms |= {db.execute(f"SELECT {normalised('$1', names)}", [each]).fetchall()[0][0] for each in ids}
     return forms - {""}
+
+
+def _normalisations(known: Recorded) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(each.get("columns", {}).get("normalise_ids", ())) for each in known.ingests) - {()}
 
 
 def _user_columns(known: Recorded) -> frozenset[str]:
@@ -120,13 +126,25 @@ def _user_columns(known: Recorded) -> frozenset[str]:
 
 
 def _hashed_forms(forms: Collection[str], known: Recorded) -> set[str]:
-    """The ids as the recipes hash them.
+    """The ids as the recipes hash them, and as what was written before says that they are hashed.
 
     Raises:
-        UsageError: a key is not in the environment.
+        UsageError: a key is not in the environment, or another one is.
     """
     variables = {str(each["hash_users"]) for each in known.ingests if each.get("hash_users")}
-    return {UserKey.from_environment(variable).hash(form) for variable in variables for form in forms}
+    keys = {
+        variable: UserKey.from_environment(variable) for variable in variables | {name for name, _, _ in known.keys}
+    }
+    for variable, fingerprint, file in known.keys:
+        if fingerprint and keys[variable].fingerprint != fingerprint:
+            raise UsageError(
+                "ids are hashed with another key, so the user cannot be recognised by them",
+                expected=f"the key {fingerprint} in the environment variable {variable}",
+                found=f"the key {keys[variable].fingerprint}",
+                where=file,
+                hint=f"export {variable}=… with the key of that time, or remove what was computed with it",
+            )
+    return {key.hash(form) for key in keys.values() for form in forms}
 
 
 @contextlib.contextmanager
@@ -167,10 +185,12 @@ def _buckets(workspace: Path, known: Recorded, bucket: BucketWorkspace | None) -
 
 def _add_to_list(workspace: Path, forms: Collection[str], buckets: Collection[BucketWorkspace]) -> None:
     """Put users on the list that ingest reads, here and in every bucket."""
+    from components.ingest.ids import tagged_forms
+
     with contextlib.ExitStack() as stack:
         owner = {"who": "rankline users erase"}
         publish = [stack.enter_context(each.writing(FOLDER, owner=owner, timeout_s=60.0)) for each in buckets]
-        ErasedUsers(workspace / FOLDER).add(forms)
+        ErasedUsers(workspace / FOLDER).add(forms, tagged_forms(forms))
         for each in publish:
             each()
 
@@ -190,10 +210,10 @@ def _erase_from_stores(
     place = Place(str(workspace))
     for folder in feast.online_folders(workspace):
         files = [path.relative_to(workspace).as_posix() for path in feast.store_files(folder)]
-        held = [each for each in files if _is_held(place, each, users)]
-        result.treated += [Treated(place.url, each, "rewritten", "its rows") for each in held]
-        for each in held:
-            matches.search(functools.partial(_is_held, place, each))
+        held = [file for file in files if _is_held(place, file, known, users)]
+        result.treated += [Treated(place.url, file, "rewritten", "its rows") for file in held]
+        for file in held:
+            matches.search(functools.partial(_is_held, place, file, known))
         online = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
         result.online[folder.name] = len(online)
         matches.add(online)
@@ -204,41 +224,46 @@ def _erase_from_stores(
         matches.add(rows)
 
 
-def _searched(where: Collection[Place], users: UserIds, matches: Matches) -> list[tuple[Place, str]]:
-    """Every file that holds an id, before the first of them is removed."""
-    files = list(_find(where, users))
-    for place, file in files:
-        matches.search(functools.partial(_is_held, place, file))
-    return files
-
-
-def _find(where: Collection[Place], users: UserIds) -> Iterator[tuple[Place, str]]:
-    """Every file that holds an id of one of the users, in its name or in itself."""
+def _find(
+    where: Collection[Place], users: UserIds, known: Recorded, *, mentions: bool
+) -> Iterator[tuple[Place, str, Examined | None]]:
+    """Every file that holds an id of one of the users, in its name or in itself, and what a source holds."""
     for place in where:
         for file in list(place.files()):
             if file.split("/")[0] in (FOLDER, LOCK):
                 continue
-            if f"/{SPILL}" in f"/{file}" or _is_held(place, file, users):
-                yield place, file
+            content = place.read(file)
+            if f"/{SPILL}" in f"/{file}":
+                yield place, file, None
+            elif is_source(place, file):
+                examined = examine(file, content, users, layout_of(file, known.ingests))
+                if users.is_in(file) and not examined.fault:
+                    examined = replace(examined, fault="its name holds the id: rename it")
+                if examined.fault or examined.remaining != content or (mentions and examined.mentioned):
+                    yield place, file, examined
+            elif users.is_in(file) or holds(file, content, users):
+                yield place, file, None
 
 
-def _is_held(place: Place, file: str, users: UserIds) -> bool:
+def _is_held(place: Place, file: str, known: Recorded, users: UserIds) -> bool:
     """Whether a file holds an id of one of the users, in its name or in itself."""
     content = place.read(file)
-    if users.is_in(file) or holds(file, content, users):
-        return True
-    # an id such as 1 is a user only by its column
-    return is_source(place, file) and without_rows(content, users) not in (None, content)
+    if is_source(place, file):
+        return users.is_in(file) or examine(file, content, users, layout_of(file, known.ingests)).remaining != content
+    return users.is_in(file) or holds(file, content, users)
 
 
-def _require_erased(workspace: Path, where: Collection[Place], users: UserIds, result: Erasure) -> None:
+def _require_erased(
+    workspace: Path, where: Collection[Place], users: UserIds, known: Recorded, result: Erasure
+) -> None:
     """Search everything again.
 
     Raises:
         ErasureIncomplete: something still holds an id.
     """
     deliberate = {(each.place, each.path) for each in result.treated if each.action == "kept"}
-    left = [f"{place.url}/{file}" for place, file in _find(where, users) if (place.url, file) not in deliberate]
+    found = _find(where, users, known, mentions=False)
+    left = [f"{place.url}/{file}" for place, file, _ in found if (place.url, file) not in deliberate]
     left += [str(each) for each in feast.online_folders(workspace) if feast.remaining_online(each, users.forms)]
     if left:
         raise ErasureIncomplete(

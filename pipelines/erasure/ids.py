@@ -9,8 +9,11 @@ import re
 import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 ERASED = "[erased]"
+MIN_WORD = 3  # shorter ones are in any free text
 MIN_BINARY_BYTES = 8  # shorter ones are in any large file of weights by chance
 _BEFORE, _AFTER = r"(?<![\w@-])(?<!\w\.)", r"(?![\w@-])(?!\.\w)"  # what is no part of a longer id
 _REQUEST = re.compile(r"(?:train|valid|test):(?P<user>.*):[^:]*", re.DOTALL)
@@ -25,11 +28,37 @@ class UserIds:
 
     forms: frozenset[str]
     columns: frozenset[str] = frozenset()  # besides those that say so themselves
+    normalisations: frozenset[tuple[str, ...]] = frozenset()  # of ids, as the recipes declare them
 
     def are_in_column(self, name: str) -> bool:
         """Whether the values of a column are users; RecBole names columns with their types."""
         plain = name.partition(":")[0]
         return plain in self.columns or _USER_COLUMN.fullmatch(plain) is not None
+
+    def among(self, values: Iterable[Any]) -> set[Any]:
+        """Those of some values that are one of the users, as ingest reads them: trimmed, 7.0 as 7, normalised."""
+        texts = {
+            value: _as_ingested(value) for value in values if isinstance(value, str | bytes | int | float | Decimal)
+        }
+        found = {value for value, text in texts.items() if text in self.forms}
+        for names in self.normalisations:
+            found |= {value for value, text in zip(texts, _normalised(texts.values(), names)) if text in self.forms}
+        return {value for value in found if _as_ingested(value)}
+
+    def is_mentioned(self, text: str) -> bool:
+        """Whether free text has one of the users as a word, which may be anything else."""
+        pattern = self._mention
+        return pattern is not None and pattern.search(text) is not None
+
+    def is_clear(self, value: Any) -> bool:
+        """Whether a value can be nothing but a user."""
+        text = _as_ingested(value)
+        return len(text) >= MIN_WORD and not _is_ambiguous(text)
+
+    @functools.cached_property
+    def _mention(self) -> re.Pattern[str] | None:
+        words = [form for form in self.forms if len(form) >= MIN_WORD and not _is_number(form)]
+        return re.compile(f"{_BEFORE}(?:{_alternatives(words)}){_AFTER}") if words else None
 
     def is_in_request(self, request_id: str) -> bool:
         """Whether the id of a request is that of a user's: split:user:number."""
@@ -64,14 +93,42 @@ class UserIds:
         patterns = []
         if plain:
             patterns.append(re.compile(f"{_BEFORE}(?P<id>{_alternatives(plain)}){_AFTER}"))
+        if words := [form for form in named if len(form) >= MIN_WORD and _is_word(form)]:  # alone in a cell of a report
+            patterns.append(re.compile(f"<td[^>]*>\\s*(?P<id>{_alternatives(words)})(?=\\s*</td>)"))
         if named:
             patterns.append(re.compile(f"{_NAMED_USER}(?P<id>{_alternatives(named)}){_AFTER}"))
         return patterns
 
 
 def _is_ambiguous(form: str) -> bool:
-    """Whether a word of a text with this id need not be a user: it is a small number, or a letter."""
-    return len(form) < 2 or (len(form) < 9 and re.fullmatch(r"[\d.,+-]+", form) is not None)
+    """Whether a word of a text with this id need not be a user: it is a small number, a letter, or a plain word."""
+    return len(form) < 2 or _is_number(form) or _is_word(form)
+
+
+def _is_word(form: str) -> bool:
+    return form.isascii() and form.isalpha()  # max, which programs write as well
+
+
+def _is_number(form: str) -> bool:
+    return len(form) < 9 and re.fullmatch(r"[\d.,+-]+", form) is not None
+
+
+def _as_ingested(value: Any) -> str:
+    """An id as ingest reads it; empty for what is none."""
+    if isinstance(value, bool) or value is None:
+        return ""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text.strip())
+
+
+def _normalised(texts: Iterable[str], names: tuple[str, ...]) -> list[str]:
+    import duckdb
+
+    from components.ingest.ids import normalised
+
+    query = f"SELECT list_transform($1::VARCHAR[], lambda each: {normalised('each', names)})"
+    with duckdb.connect() as db:
+        return list(db.execute(query, [list(texts)]).fetchall()[0][0])
 
 
 def _alternatives(forms: Iterable[str]) -> str:

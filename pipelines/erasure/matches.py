@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from pipelines.erasure.ids import UserIds
 
@@ -10,10 +11,10 @@ from pipelines.erasure.ids import UserIds
 class Matches:
     """The given ids with their forms, which are looked for until each is found."""
 
-    def __init__(self, forms: Mapping[str, Collection[str]], columns: frozenset[str]) -> None:
+    def __init__(self, forms: Mapping[str, Collection[str]], users: UserIds) -> None:
         self._all = list(forms)
         self._unmatched = dict(forms)
-        self._columns = columns
+        self._users = users
 
     @property
     def matched(self) -> list[str]:
@@ -34,9 +35,8 @@ class Matches:
         waiting = [self.unmatched]
         while waiting:
             part = waiting.pop()
-            if not part or not is_held(
-                UserIds(frozenset().union(*map(self._unmatched.__getitem__, part)), self._columns)
-            ):
+            forms = frozenset[str]().union(*map(self._unmatched.__getitem__, part))
+            if not part or not is_held(replace(self._users, forms=forms)):
                 continue
             if len(part) == 1:
                 del self._unmatched[part[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ OURS = (
     "artifacts", "cache", "checkpoints", "erased", "fetched", "locks", "material", "mlruns", "mlflow.db", "online",
     "profiles", "repository", "runs", "schedules",
 )  # fmt: skip
+_STEPS = ("cache", "checkpoints", "runs")  # whose folders have the summaries of steps
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Recorded:
 
     storages: tuple[StorageConfig, ...]
     ingests: tuple[dict[str, Any], ...]  # the settings of ingest
+    keys: tuple[tuple[str, str, str], ...] = ()  # (variable, fingerprint, file) of what holds hashed ids
 
 
 def recorded(workspace: Path) -> Recorded:
@@ -104,7 +107,22 @@ def recorded(workspace: Path) -> Recorded:
         named = {key.strip().removeprefix("storage."): value for key, value in settings.items()}
         with contextlib.suppress(ValidationError, TypeError):
             storages.append(StorageConfig(**{key: named[key] for key in StorageConfig.model_fields if key in named}))
-    return Recorded(tuple(dict.fromkeys(storages)), tuple(ingests))
+    every = tuple(dict.fromkeys(storages))
+    return Recorded(every, tuple(ingests), tuple(_keys(workspace, every)))
+
+
+def _keys(workspace: Path, storages: tuple[StorageConfig, ...]) -> Iterator[tuple[str, str, str]]:
+    """The keys that summaries of steps and online stores name; runs may be gone before them."""
+    for place in places(workspace, storages):
+        for file in place.files():
+            top, name = place.in_workspace(file).split("/")[0], file.rpartition("/")[2]
+            if name != {**dict.fromkeys(_STEPS, "summary.json"), "online": "watermark.json"}.get(top):
+                continue
+            with contextlib.suppress(ValueError):
+                content = json.loads(place.read(file))
+                hashed = content.get("hash_users") if isinstance(content, dict) else None
+                if isinstance(hashed, dict) and hashed.get("variable"):
+                    yield str(hashed["variable"]), str(hashed.get("key", "")), f"{place.url}/{file}"
 
 
 def places(workspace: Path, storages: tuple[StorageConfig, ...]) -> list[Place]:

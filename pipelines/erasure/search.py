@@ -80,22 +80,58 @@ def _parquet_holds(content: bytes, ids: UserIds) -> bool:
     return False
 
 
-def rows_of_users(name: str, column: Any, ids: UserIds) -> list[int]:
-    """The rows of a column of an Arrow table that name one of the users."""
+def rows_of_users(name: str, column: Any, ids: UserIds, *, users: bool | None = None) -> list[int]:
+    """The rows of a column of an Arrow table that name one of the users; ``users`` says whether it holds their ids."""
     import pyarrow as pa
     import pyarrow.compute as compute
 
+    are_users = ids.are_in_column(name) if users is None else users
+    if pa.types.is_nested(column.type):
+        return [row for row, value in enumerate(column.to_pylist()) if _nested_holds(value, are_users, ids)]
+    column = _plain(column)
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    if not len(column) or not (is_text or pa.types.is_integer(column.type)):
+    if not len(column) or not (is_text or are_users):
         return []
-    if ids.are_in_column(name):
-        texts = column.cast(pa.string())
-        return _true_rows(compute.is_in(texts, pa.array(sorted(ids.forms), pa.string())))
-    if not is_text:
-        return []
+    if are_users:
+        found = list(ids.among(column.unique().to_pylist()))
+        return _true_rows(compute.is_in(column, pa.array(found, column.type))) if found else []
     is_named = ids.is_in_request if name == "request_id" else ids.is_in
     candidates = {row for form in ids.forms for row in _true_rows(compute.match_substring(column, form))}
     return sorted(row for row in candidates if is_named(column[row].as_py()))
+
+
+def _plain(column: Any) -> Any:
+    """A column without a dictionary or views, and bytes as text where they are text."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.string())
+    if pa.types.is_binary_view(column.type) or pa.types.is_fixed_size_binary(column.type):
+        column = column.cast(pa.binary())
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        with contextlib.suppress(pa.ArrowInvalid):
+            return column.cast(pa.string())
+    return column
+
+
+def without_view(field: Any) -> Any:
+    """A field of an Arrow schema with a type that all functions know."""
+    import pyarrow as pa
+
+    plain = pa.string() if pa.types.is_string_view(field.type) else pa.binary()
+    is_view = pa.types.is_string_view(field.type) or pa.types.is_binary_view(field.type)
+    return field.with_type(plain) if is_view else field
+
+
+def _nested_holds(value: Any, are_users: bool, ids: UserIds) -> bool:
+    """Whether a list or a record has a user in it: a value of users, or a word of another text."""
+    if isinstance(value, dict):
+        return any(_nested_holds(each, are_users or ids.are_in_column(name), ids) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return any(_nested_holds(each, are_users, ids) for each in value)
+    return bool(ids.among([value])) if are_users else isinstance(value, str) and ids.is_in(value)
 
 
 def _true_rows(is_true: Any) -> list[int]:
@@ -150,8 +186,7 @@ def _duckdb_holds(content: bytes, ids: UserIds) -> bool:
         path.write_bytes(content)
         with contextlib.closing(source_database(path, memory_mb=1024)) as db:
             columns = db.execute(
-                "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE NOT internal "
-                "AND data_type IN ('VARCHAR', 'INTEGER', 'BIGINT')"
+                "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE NOT internal"
             ).fetchall()
             for schema, table, column in columns:
                 query = f"SELECT {identifier(column)} FROM {identifier(schema)}.{identifier(table)}"

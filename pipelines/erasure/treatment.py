@@ -15,8 +15,11 @@ from pipelines.assets import packaged
 from pipelines.erasure import rewriting
 from pipelines.erasure.ids import UserIds
 from pipelines.erasure.places import OURS, Place
+from pipelines.erasure.sources import Examined
 
-Action = Literal["removed", "rewritten", "kept", "stays"]  # kept on purpose; stays: nobody knows how
+# kept on purpose; mentioned in free text, which is left as it is; stays: nobody knows how
+Action = Literal["removed", "rewritten", "kept", "mentioned", "stays"]
+MENTIONED = "in free text, left as they are: look at them"
 SPILL = ".spill-"  # of DuckDB (rankline/io/sql.py)
 NOTE = "erased.json"  # in a folder of evidence: what was removed of it
 
@@ -31,8 +34,8 @@ class Treated:
     why: str
 
 
-def treat(place: Place, file: str, ids: UserIds, *, dry_run: bool) -> Treated:
-    """Remove or rewrite a file that holds an id."""
+def treat(place: Place, file: str, ids: UserIds, examined: Examined | None, *, dry_run: bool) -> Treated:
+    """Remove or rewrite a file that holds an id; ``examined`` is what a source holds."""
     parts = place.in_workspace(file).split("/")
     offset = len(parts) - len(file.split("/"))  # a place may stand for a part of a workspace
 
@@ -59,14 +62,28 @@ def treat(place: Place, file: str, ids: UserIds, *, dry_run: bool) -> Treated:
             return Treated(place.url, file, "stays", "it belongs to a model: train another one, and remove this one")
         case "material" if _is_verified(parts):
             return Treated(place.url, file, "kept", "a public data set with a digest: ingest leaves the user out")
-    has_rows = is_source(place, file)
-    content = place.read(file)
-    new = rewriting.without_rows(content, ids) if has_rows else rewriting.redacted(content, ids)
+    if examined is not None:
+        return _treat_source(place, file, examined, dry_run=dry_run)
+    new = rewriting.redacted(place.read(file), ids)
     if new is None:
         return Treated(place.url, file, "stays", "nobody knows how to take a user out of such a file")
     if not dry_run:
         place.write(file, new)
-    return Treated(place.url, file, "rewritten", "its rows" if has_rows else "its words")
+    return Treated(place.url, file, "rewritten", "its words")
+
+
+def _treat_source(place: Place, file: str, examined: Examined, *, dry_run: bool) -> Treated:
+    """Take the rows of users out of a source; what cannot be taken out is said."""
+    has_rows = examined.remaining != place.read(file)
+    if has_rows and not dry_run:
+        place.write(file, examined.remaining)
+    if examined.fault:
+        return Treated(place.url, file, "stays", examined.fault)
+    if not has_rows:
+        return Treated(place.url, file, "mentioned", MENTIONED)
+    return Treated(
+        place.url, file, "rewritten", f"its rows; mentioned {MENTIONED}" if examined.mentioned else "its rows"
+    )
 
 
 def is_source(place: Place, file: str) -> bool:

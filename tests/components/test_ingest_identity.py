@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from components.ingest.config import IngestConfig
+from components.ingest.ids import plain_forms, tagged_forms
 from components.ingest.lineage import lineage
 from components.ingest.step import ingest
 from rankline.errors import IntegrityError, UsageError
@@ -134,6 +135,19 @@ def test_ids_are_hashed_in_every_table(source: Path, monkeypatch: pytest.MonkeyP
     assert KEY not in (raw / "summary.json").read_text()
 
 
+def test_the_ids_of_requests_are_hashed_with_those_of_users(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKLINE_ID_KEY", KEY)
+    rows = ("u1,i1,1700000000,1,u1-1700", "u1,i2,1700000000,0,u1-1700", "u2,i1,1700000001,1,u2-1700")
+    (source / "events.csv").write_text("\n".join(["user_id,item_id,timestamp,click,page", *rows]) + "\n")
+    columns = {**COLUMNS, "request_id": "page", "labels": {"click": "click"}}
+    raw = source.parent / "raw"
+    for settings, expected in ({}, ("u1-1700", "u2-1700")), ({"hash_users": "RANKLINE_ID_KEY"}, ("u1-1700", "u2-1700")):
+        run(source, columns=columns, **settings)
+        requests = parquet.read_table(raw / "events.parquet")["request_id"].to_pylist()
+        assert set(requests) == {*(map(hashed, expected) if settings else expected)}
+    assert "u1" not in words_of(raw)
+
+
 def test_an_erased_user_is_named_by_the_plain_id(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKLINE_ID_KEY", KEY)
     run(source, hash_users="RANKLINE_ID_KEY", erased=erased_of(source.parent, "u1"))
@@ -148,6 +162,49 @@ def test_normalised_ids_are_erased_and_hashed_as_they_are_in_the_tables(
     columns = {**COLUMNS, "normalise_ids": ("case",)}
     run(source, columns=columns, hash_users="RANKLINE_ID_KEY", erased=erased_of(source.parent, "u1"))
     assert users_of(source.parent / "raw", "users")[:1] == [hashed("u2")]
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "names"),
+    [
+        ("Anna", "ANNA ", ("case",)),
+        ("007", "7", ("zeros",)),
+        ("gid://shop/Customer/7", "7", ("prefix", "case")),
+        ("7.0", "7", ()),
+        ("7", "7.0", ()),
+        (" anna ", "anna", ()),
+        ("0anna", "0anna", ("zeros",)),
+    ],
+)
+def test_a_normalisation_that_is_declared_later_brings_nobody_back(
+    source: Path, given: str, written: str, names: tuple[str, ...]
+) -> None:
+    (source / "users.csv").write_text(f"user_id\n{written}\nu11\nu2\n")
+    (source / "events.csv").write_text(f"{EVENTS}{written},i1,1700000009\n")
+    erased = ErasedUsers(source.parent / "erased")
+    erased.add(plain_forms([given]), tagged_forms(plain_forms([given])))
+    columns = {**COLUMNS, "normalise_ids": names}
+    assert run(source, columns=columns, erased=erased)["erased_rows"] == {"events": 1, "users": 1}
+    if names:
+        other = run(source, columns={**COLUMNS, "normalise_ids": ("accents",)}, erased=erased)
+        assert other["erased_rows"]["users"] == int(given == written)
+
+
+@pytest.mark.parametrize("user", ["anna maria", "a,b", "urn:anna", 'anna "b" c', "<anna", "O'Hara, Anna"])
+def test_an_id_of_several_words_is_in_no_rejected_row(source: Path, user: str) -> None:
+    quoted = '"' + user.replace('"', '""') + '"'
+    rows = f"{quoted},i1,1700000005,more,{quoted}\n{quoted},i1,not a time\nu2,i9,1700000007\nu2,i1,x\n"
+    (source / "events.csv").write_text(EVENTS + rows)
+    raw = source.parent / "raw"
+    run(source)
+    assert [row for row in rejected_texts(raw) if user in row.replace('""', '"').replace('\\"', '"')]
+    run(source, erased=erased_of(source.parent, user))
+    assert not [row for row in rejected_texts(raw) if user in row.replace('""', '"').replace('\\"', '"')]
+    assert len([row for row in rejected_texts(raw) if "u2" in row]) >= 2
+
+
+def rejected_texts(raw: Path) -> list[str]:
+    return [str(row["raw"]) for row in parquet.read_table(raw / "rejected.parquet").to_pylist()]
 
 
 @pytest.mark.parametrize("value", [None, "", "short"])

@@ -252,6 +252,62 @@ def test_hashed_and_normalised_ids_are_erased_by_the_plain_one(
         erase(workspace, ["anna@example.com"])
 
 
+@pytest.mark.parametrize(
+    "file",
+    [f"cache/ingest/{KEY}/raw/summary.json", f"cache/featurize/{KEY}/features/summary.json", "online/r/watermark.json"],
+)
+def test_the_key_is_asked_for_when_the_runs_are_gone(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    from rankline.users.hashing import UserKey
+
+    for folder in ("runs", "data"):  # without a recipe nobody knows that `customer` holds users
+        shutil.rmtree(workspace / folder)
+    key = UserKey(b"a key that is long enough")
+    table(workspace / f"cache/validate/{KEY}/clean/events.parquet", user_id=[key.hash("anna@example.com")])
+    (workspace / file).parent.mkdir(parents=True, exist_ok=True)
+    (workspace / file).write_text(json.dumps({"hash_users": {"variable": "TEST_ID_KEY", "key": key.fingerprint}}))
+    monkeypatch.delenv("TEST_ID_KEY", raising=False)
+    with pytest.raises(UsageError, match="TEST_ID_KEY"):
+        erase(workspace, ["anna@example.com"])
+    monkeypatch.setenv("TEST_ID_KEY", "another key that is long enough")
+    with pytest.raises(UsageError, match="another key"):
+        erase(workspace, ["anna@example.com"])
+    assert (workspace / f"cache/validate/{KEY}").exists()
+    monkeypatch.setenv("TEST_ID_KEY", "a key that is long enough")
+    erase(workspace, ["anna@example.com"], say=lambda _: None)
+    assert not (workspace / f"cache/validate/{KEY}").exists()
+
+
+def test_free_text_is_said_and_left_and_fails_nothing(workspace: Path) -> None:
+    content = 'customer,comment\n7,"a line\nmax told me"\nu2,Nike air max 90\nmax,"gone\ntoo"\n'
+    (workspace / "data/shop.csv").write_text(content)
+    result = erase(workspace, ["max"], say=lambda _: None)
+    assert (workspace / "data/shop.csv").read_text() == content.replace('max,"gone\ntoo"\n', "")
+    (shop,) = [each for each in result.treated if each.path == "data/shop.csv"]
+    assert (shop.action, "mentioned in free text" in shop.why) == ("rewritten", True)
+    again = erase(workspace, ["max"], say=lambda _: None)
+    assert [(each.path, each.action) for each in again.treated] == [("data/shop.csv", "mentioned")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("log.csv", "customer,item\nzoë,1\n".encode("cp1252")),
+        ("log.json", b'[{"customer": "1"}]'),
+        ("log.jsonl", b'{"friend_users": [1]}\n{}\n'),
+    ],
+)
+def test_what_cannot_be_searched_or_rewritten_makes_it_incomplete(workspace: Path, name: str, content: bytes) -> None:
+    (workspace / "data" / name).write_bytes(content)
+    said: list[str] = []
+    with pytest.raises(ErasureIncomplete) as caught:
+        erase(workspace, ["1"], say=said.append)
+    assert name in caught.value.found
+    assert any(line.startswith("stays: ") and name in line for line in said)
+    assert (workspace / "data" / name).read_bytes() == content
+
+
 # -- storages --------------------------------------------------------------------------------------------------
 
 

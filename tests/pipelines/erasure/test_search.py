@@ -17,7 +17,9 @@ import pytest
 from feature_repo.removal import entity_key
 from pipelines.erasure import rewriting
 from pipelines.erasure.ids import UserIds
+from pipelines.erasure.layouts import Layout, layout_of
 from pipelines.erasure.search import holds
+from pipelines.erasure.sources import Examined, examine
 
 
 def ids(*forms: str) -> UserIds:
@@ -174,20 +176,123 @@ def test_weights_hold_no_short_id_by_chance() -> None:
     ],
 )
 def test_a_source_loses_the_rows_of_a_user_and_nothing_else(name: str, before: str, after: str) -> None:
-    new = rewriting.without_rows(before.encode(), ids("1"))
-    assert new == after.encode()
-    packed = rewriting.without_rows(gzip.compress(before.encode()), ids("1"))
-    assert packed is not None
-    assert gzip.decompress(packed) == after.encode()
+    new = source(before.encode(), "1", name=name)
+    assert (new.remaining, new.fault) == (after.encode(), "")
+    packed = source(gzip.compress(before.encode()), "1", name=f"{name}.gz")
+    assert gzip.decompress(packed.remaining) == after.encode()
+
+
+def source(content: bytes, user: str, *, name: str = "a.csv", layout: Layout | None = None) -> Examined:
+    return examine(name, content, ids(user), layout or Layout(frozenset({"user_id", "customer"})))
 
 
 def test_a_parquet_source_loses_its_rows() -> None:
-    new = rewriting.without_rows(parquet_of(user_id=["1", "11"], n=[1, 2]), ids("1"))
-    assert new is not None
-    assert parquet.read_table(io.BytesIO(new)).to_pylist() == [{"user_id": "11", "n": 2}]
-    new = rewriting.without_rows(parquet_of(customer=[1, 11]), ids("1"))
-    assert new is not None
-    assert parquet.read_table(io.BytesIO(new))["customer"].to_pylist() == [11]
-    assert rewriting.without_rows(b"just words about user 1", ids("1")) is None
+    new = source(parquet_of(user_id=["1", "11"], n=[1, 2]), "1")
+    assert parquet.read_table(io.BytesIO(new.remaining)).to_pylist() == [{"user_id": "11", "n": 2}]
+    new = source(parquet_of(customer=[1, 11]), "1")
+    assert parquet.read_table(io.BytesIO(new.remaining))["customer"].to_pylist() == [11]
     for untouched in (parquet_of(user_id=["11"], title=["user 1"]), gzip.compress(b"user,item\n11,1\n")):
-        assert rewriting.without_rows(untouched, ids("1")) == untouched
+        assert source(untouched, "1") == Examined(untouched)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('user_id,note\nmax,"one\ntwo"\nu2,"max,3\nu3,4"\n', 'user_id,note\nu2,"max,3\nu3,4"\n'),
+        ('user_id,note\r\nu2,"a\r\nmax,b"\r\nmax,c\r\n', 'user_id,note\r\nu2,"a\r\nmax,b"\r\n'),
+        ('note;user_id\n"x\n";max\n"max";u2\n', 'note;user_id\n"max";u2\n'),
+        ('user_id\tnote\nu2\ta "quote\nmax\tb\n', 'user_id\tnote\nu2\ta "quote\n'),
+        ("user_id,user_name\n5,max\nmax,5\n", "user_id,user_name\n5,max\n"),
+    ],
+)
+def test_only_whole_records_whose_user_it_is_are_removed(before: str, after: str) -> None:
+    assert source(before.encode(), "max").remaining == after.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "user"),
+    [
+        (b"user_id,item\n5,Nike air max 90\n", "max"),
+        (b'{"user_id": "5", "comment": "u17 told me"}\n', "u17"),
+        (parquet_of(user_id=["5"], comment=["anna@example.com told me"]), "anna@example.com"),
+    ],
+)
+def test_a_word_of_free_text_is_left_and_said(content: bytes, user: str) -> None:
+    assert source(content, user) == Examined(content, mentioned=True)
+    assert source(content, "ai") == Examined(content)
+
+
+def test_an_item_is_not_taken_for_a_user() -> None:
+    recipe = {"tables": {"items": "items.csv", "users": ["users.csv"]}, "columns": {"user_key": "id", "item_key": "id"}}
+    content = b"id,name\n17,a\n18,b\n"
+    assert source(content, "17", layout=layout_of("data/items.csv", [recipe])) == Examined(content)
+    assert source(content, "17", layout=layout_of("data/users.csv", [recipe])).remaining == b"id,name\n18,b\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-32", "utf-8-sig"])
+def test_other_encodings_are_read_and_kept(encoding: str) -> None:
+    before, after = "user_id,item\nzoë,1\nu2,é\n", "user_id,item\nu2,é\n"
+    recipe = {"files": {"encoding": encoding}}
+    new = source(before.encode(encoding), "zoë", layout=layout_of("a.csv", [recipe]))
+    assert new.remaining.decode(encoding) == after
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "user_id,item\nzoë,1\n".encode("cp1252")),
+        ("a.csv", "user_id,item\nu17,1\n".encode("utf-16-le")),
+        ("a.csv", b'user_id,item\nu2,"1\nu17,2\n'),
+        ("a.json", b'[{"user_id": 17}]'),
+        ("a.json", b'{\n"users": [{"user_id": "17"}]\n}'),
+        ("a.jsonl", b'{"item": 1, "by": {"user_id": 17}, "friends": {"users": [17, 5]}}\n{"friend_users": [17]}\n'),
+        ("a.xlsx", b"PK\x03\x04"),
+        ("a.parquet", b"PAR1 damaged"),
+    ],
+)
+def test_what_cannot_be_searched_or_taken_out_is_said(name: str, content: bytes) -> None:
+    assert source(content, "17", name=name).fault
+
+
+def test_an_archive_and_a_database_of_a_source_are_said(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("log.csv", "user_id,item\n17,1\n")
+    assert source(sink.getvalue(), "17", name="a.zip").fault
+    assert not source(sink.getvalue(), "1", name="a.zip").fault
+    with duckdb.connect(str(tmp_path / "any.duckdb")) as db:
+        db.execute("CREATE TABLE log AS SELECT 17.0::DOUBLE AS user_id")
+    assert source((tmp_path / "any.duckdb").read_bytes(), "17", name="any.duckdb").fault
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["17", "18"]).dictionary_encode(),
+        pa.array(["17", "18"], pa.string_view()),
+        pa.array([b"17", b"18"]),
+        pa.array([17.0, 18.0]),
+        pa.array([" 17 ", "18"]),
+        pa.array(["17.0", "18"]),
+    ],
+)
+def test_a_user_of_any_type_is_found(column: pa.Array) -> None:
+    content = parquet_of(user_id=column)
+    assert holds("a.parquet", content, ids("17"))
+    assert not holds("a.parquet", content, ids("1"))
+    new = source(content, "17", name="a.parquet")
+    assert (len(parquet.read_table(io.BytesIO(new.remaining))), new.fault) == (1, "")
+
+
+@pytest.mark.parametrize("value", [["17"], {"id": "17"}, [{"user_id": 17}]])
+def test_a_user_in_a_list_or_record_is_found_and_said(value: object) -> None:
+    content = parquet_of(user=[value])
+    assert holds("a.parquet", content, ids("17"))
+    assert source(content, "17", name="a.parquet").fault
+    assert not source(content, "1", name="a.parquet").fault
+
+
+def test_ids_are_compared_as_the_recipes_normalise_them() -> None:
+    users = UserIds(frozenset({"anna1"}), normalisations=frozenset({("case", "zeros")}))
+    new = examine("a.csv", b"user_id,item\n 00ANNA1 ,1\nannA,1\n", users, Layout())
+    assert new.remaining == b"user_id,item\nannA,1\n"
