@@ -213,7 +213,8 @@ def _metrics(report: Report) -> dict[str, float]:
         for metric, estimate in scored.metrics.items():
             numbers[prefix + metric] = estimate.mean
     for group in ("latency", "parity", "model"):
-        numbers |= {f"{group}/{name}": value for name, value in getattr(report, group).model_dump().items()}
+        values = getattr(report, group).model_dump().items()
+        numbers |= {f"{group}/{name}": value for name, value in values if not isinstance(value, str)}
     return {
         name.replace("@", "_at_"): float(value)
         for name, value in numbers.items()

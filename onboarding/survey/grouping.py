@@ -58,8 +58,14 @@ def _changing_parts(name: str) -> str:
 
 def _says_nothing(name: str) -> bool:
     """Whether a name says neither a split nor what happened."""
-    words = re.findall(r"[^\W\d_]+", name.partition(".")[0].lower())
+    parts = re.split(r"[-_\s]+", name.partition(".")[0].lower())
+    words = [word for part in parts if not _is_id(part) for word in re.findall(r"[^\W\d_]+", part)]
     return not any(word in sources.SPLIT_NAMES or event_label(word.removesuffix("s")) is not None for word in words)
+
+
+def _is_id(part: str) -> bool:
+    """Whether a part of a name is an id, whose letters are no words: 01ARZ3NDEKTSV4RRFFQ69G5FAV."""
+    return len(part) >= 16 and re.search(r"[\d*]", part) is not None  # * stands for digits
 
 
 def _columns(source: str, path: str) -> tuple[str, ...]:

@@ -83,11 +83,13 @@ def erase(
         stores = {each.path for each in result.treated}
         for treated in result.treated:
             say(_line(treated, dry_run=dry_run))
-        for place, file, examined in _find(where, users, known, mentions=True):
+        files = list(_find(where, users, known, mentions=True))
+        for place, file in files:  # all of them before the first is removed
+            matches.search(functools.partial(_is_held, place, file, known))
+        for place, file in files:
             if dry_run and place.in_workspace(file) in stores:
                 continue  # erased with its store
-            matches.search(functools.partial(_is_held, place, file, known))
-            treated = treat(place, file, users, examined, dry_run=dry_run)
+            treated = treat(place, file, users, _examined(place, file, users, known), dry_run=dry_run)
             if treated not in result.treated:
                 result.treated.append(treated)
                 say(_line(treated, dry_run=dry_run))
@@ -210,10 +212,10 @@ def _erase_from_stores(
     place = Place(str(workspace))
     for folder in feast.online_folders(workspace):
         files = [path.relative_to(workspace).as_posix() for path in feast.store_files(folder)]
-        held = [file for file in files if _is_held(place, file, known, users)]
+        held = [file for file in files if holds(file, place.read(file), users)]
         result.treated += [Treated(place.url, file, "rewritten", "its rows") for file in held]
         for file in held:
-            matches.search(functools.partial(_is_held, place, file, known))
+            matches.search(functools.partial(holds, file, place.read(file)))
         online = feast.erase_online(folder, users.forms, bucket=bucket, dry_run=result.dry_run)
         result.online[folder.name] = len(online)
         matches.add(online)
@@ -224,33 +226,37 @@ def _erase_from_stores(
         matches.add(rows)
 
 
-def _find(
-    where: Collection[Place], users: UserIds, known: Recorded, *, mentions: bool
-) -> Iterator[tuple[Place, str, Examined | None]]:
-    """Every file that holds an id of one of the users, in its name or in itself, and what a source holds."""
+def _find(where: Collection[Place], users: UserIds, known: Recorded, *, mentions: bool) -> Iterator[tuple[Place, str]]:
+    """Every file that holds an id of one of the users, in its name or in itself."""
     for place in where:
         for file in list(place.files()):
             if file.split("/")[0] in (FOLDER, LOCK):
                 continue
-            content = place.read(file)
             if f"/{SPILL}" in f"/{file}":
-                yield place, file, None
-            elif is_source(place, file):
-                examined = examine(file, content, users, layout_of(file, known.ingests))
-                if users.is_in(file) and not examined.fault:
-                    examined = replace(examined, fault="its name holds the id: rename it")
-                if examined.fault or examined.remaining != content or (mentions and examined.mentioned):
-                    yield place, file, examined
-            elif users.is_in(file) or holds(file, content, users):
-                yield place, file, None
+                yield place, file
+            elif (examined := _examined(place, file, users, known)) is not None:
+                if examined.fault or examined.remaining != place.read(file) or (mentions and examined.mentioned):
+                    yield place, file
+            elif users.is_in(file) or holds(file, place.read(file), users):
+                yield place, file
+
+
+def _examined(place: Place, file: str, users: UserIds, known: Recorded) -> Examined | None:
+    """What a source holds of the users; None for a file of another kind."""
+    if not is_source(place, file) or f"/{SPILL}" in f"/{file}":
+        return None
+    examined = examine(file, place.read(file), users, layout_of(file, known.ingests))
+    if users.is_in(file) and not examined.fault:
+        return replace(examined, fault="its name holds the id: rename it")
+    return examined
 
 
 def _is_held(place: Place, file: str, known: Recorded, users: UserIds) -> bool:
     """Whether a file holds an id of one of the users, in its name or in itself."""
-    content = place.read(file)
-    if is_source(place, file):
-        return users.is_in(file) or examine(file, content, users, layout_of(file, known.ingests)).remaining != content
-    return users.is_in(file) or holds(file, content, users)
+    examined = _examined(place, file, users, known)
+    if examined is not None:
+        return users.is_in(file) or examined.remaining != place.read(file)
+    return users.is_in(file) or holds(file, place.read(file), users)
 
 
 def _require_erased(
@@ -263,7 +269,7 @@ def _require_erased(
     """
     deliberate = {(each.place, each.path) for each in result.treated if each.action == "kept"}
     found = _find(where, users, known, mentions=False)
-    left = [f"{place.url}/{file}" for place, file, _ in found if (place.url, file) not in deliberate]
+    left = [f"{place.url}/{file}" for place, file in found if (place.url, file) not in deliberate]
     left += [str(each) for each in feast.online_folders(workspace) if feast.remaining_online(each, users.forms)]
     if left:
         raise ErasureIncomplete(
