@@ -88,9 +88,9 @@ def labels_of_one_outcome(db: Any, labels: Labels) -> list[str]:
     in_vain, *values = db.sql(f"SELECT bool_or(feedback = 0), {outcomes} FROM exposed").fetchall()[0]
     constant = {name: some for name, every, some in zip(binary, values[::2], values[1::2]) if every or not some}
     for name, counted in constant.items() if in_vain else ():
-        lacks, has = ("without", 1) if counted else ("with", 0)
+        missing, has = ("without", 1) if counted else ("with", 0)
         raise TooSmall(
-            f"the log has no impression {lacks} {name}, so its chance cannot be learnt",
+            f"the log has no impression {missing} {name}, so its chance cannot be learnt",
             expected=f"impressions with and without {name}, once the rows of one request and item are joined",
             found=f"{name} = {has} in every impression in which it is known",
             where=f"ingest.labels.{name}",

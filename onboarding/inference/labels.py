@@ -106,8 +106,8 @@ def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str
     values = [value.strip() for value in mapping.survey.values(mapping.roles["events"], column)]
     if mapping.stats("events", column).kind == "number":
         values = [value.removesuffix(".0") for value in values]  # as ingest reads them
-    meanings = dict.fromkeys(BOOLEAN_WORDS["true"], label) | dict.fromkeys(BOOLEAN_WORDS["false"], OPPOSITES[label])
-    return {value: meanings.get(value.lower(), NEITHER) for value in values}
+    labels = dict.fromkeys(BOOLEAN_WORDS["true"], label) | dict.fromkeys(BOOLEAN_WORDS["false"], OPPOSITES[label])
+    return {value: labels.get(value.lower(), NEITHER) for value in values}
 
 
 def _of_column(mapping: SchemaMapping, label: str, column: str) -> Label:

@@ -268,8 +268,8 @@ def _require_erased(
         ErasureIncomplete: something still holds an id.
     """
     deliberate = {(each.place, each.path) for each in result.treated if each.action == "kept"}
-    found = _find(where, users, known, mentions=False)
-    left = [f"{place.url}/{file}" for place, file in found if (place.url, file) not in deliberate]
+    matching = _find(where, users, known, mentions=False)
+    left = [f"{place.url}/{file}" for place, file in matching if (place.url, file) not in deliberate]
     left += [str(each) for each in feast.online_folders(workspace) if feast.remaining_online(each, users.forms)]
     if left:
         raise ErasureIncomplete(

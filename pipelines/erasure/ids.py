@@ -40,10 +40,10 @@ class UserIds:
         texts = {
             value: _as_ingested(value) for value in values if isinstance(value, str | bytes | int | float | Decimal)
         }
-        found = {value for value, text in texts.items() if text in self.forms}
+        matches = {value for value, text in texts.items() if text in self.forms}
         for names in self.normalisations:
-            found |= {value for value, text in zip(texts, _normalised(texts.values(), names)) if text in self.forms}
-        return {value for value in found if _as_ingested(value)}
+            matches |= {value for value, text in zip(texts, _normalised(texts.values(), names)) if text in self.forms}
+        return {value for value in matches if _as_ingested(value)}
 
     def is_mentioned(self, text: str) -> bool:
         """Whether free text has one of the users as a word, which may be anything else."""

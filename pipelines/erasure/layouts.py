@@ -79,10 +79,10 @@ def layout_of(file: str, ingests: Collection[Mapping[str, Any]]) -> Layout:
 
 def _tables_of(file: str, ingest: Mapping[str, Any]) -> set[str]:
     """The tables that settings of ingest read from a file."""
-    found = set()
+    tables = set()
     for table, patterns in (ingest.get("tables") or {}).items():
         for pattern in [patterns] if isinstance(patterns, str) else patterns or ():
             tail = str(pattern).rpartition("://")[2].lstrip("./")
             if tail and (fnmatch.fnmatch(file, tail) or fnmatch.fnmatch(file, f"*/{tail}")):
-                found.add(str(table))
-    return found
+                tables.add(str(table))
+    return tables

@@ -93,8 +93,8 @@ def rows_of_users(name: str, column: Any, ids: UserIds, *, users: bool | None = 
     if not len(column) or not (is_text or are_users):
         return []
     if are_users:
-        found = list(ids.among(column.unique().to_pylist()))
-        return _true_rows(compute.is_in(column, pa.array(found, column.type))) if found else []
+        matches = list(ids.among(column.unique().to_pylist()))
+        return _true_rows(compute.is_in(column, pa.array(matches, column.type))) if matches else []
     is_named = ids.is_in_request if name == "request_id" else ids.is_in
     candidates = {row for form in ids.forms for row in _true_rows(compute.match_substring(column, form))}
     return sorted(row for row in candidates if is_named(column[row].as_py()))

@@ -51,9 +51,9 @@ def examine(name: str, content: bytes, ids: UserIds, layout: Layout) -> Examined
     is_table = suffix in _TABLES
     text = None if content.startswith(b"SQLite format 3") or content[8:12] == b"DUCK" else layout.decode(content)
     if text is None:
-        found = holds(name, content, ids)
+        held = holds(name, content, ids)
         unread = "not searched: its encoding is not known (ingest.files.encoding)" if is_table else ""
-        return Examined(content, fault="nobody knows how to take a user out of such a file" if found else unread)
+        return Examined(content, fault="nobody knows how to take a user out of such a file" if held else unread)
     return _text(*text, content, ids, layout)
 
 
@@ -198,8 +198,8 @@ def _delimited(text: str, ids: UserIds, layout: Layout) -> tuple[list[tuple[str,
         if len(names) > 1 and any(map(ids.is_clear, ids.among(cells))):
             fault = fault or "no column is known to hold the ids of users, and one does (ingest.columns.user_id)"
         return [(raw, False) for raw, _ in records], fault
-    found = ids.among({fields[place] for _, fields in body for place in users if place < len(fields)})
-    of_users = [(raw, any(fields[place] in found for place in users if place < len(fields))) for raw, fields in body]
+    matches = ids.among({fields[place] for _, fields in body for place in users if place < len(fields)})
+    of_users = [(raw, any(fields[place] in matches for place in users if place < len(fields))) for raw, fields in body]
     return [*header, *of_users], fault
 
 

@@ -259,10 +259,10 @@ def test_a_log_without_negatives_has_no_exposures(
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(1, ("no impression without seen", "seen = 0")), (0, ("no impression with seen", "seen = 1"))]
+    ("value", "parts"), [(1, ("no impression without seen", "seen = 0")), (0, ("no impression with seen", "seen = 1"))]
 )
 def test_a_label_that_is_the_same_in_every_impression_is_refused(
-    tmp_path: Path, value: int, told: tuple[str, str]
+    tmp_path: Path, value: int, parts: tuple[str, str]
 ) -> None:
     # of somebody else, who was shown nothing: it belongs to no impression
     other = {"user": "z", "item": "i1", "at": BEGIN, "clicked": "", "seen": 1 - value}
@@ -270,8 +270,8 @@ def test_a_label_that_is_the_same_in_every_impression_is_refused(
     labels = {"click": {}, "seen": {"weight": 0}}
     with pytest.raises(TooSmall) as refused:
         make(tmp_path, [*rows, other], {"labels": {"click": "clicked", "seen": "seen"}}, labels)
-    assert told[0] in refused.value.message
-    assert told[1] in refused.value.hint
+    assert parts[0] in refused.value.message
+    assert parts[1] in refused.value.hint
     assert "[labels.seen]" in refused.value.hint
 
 

@@ -300,11 +300,11 @@ def test_free_text_is_said_and_left_and_fails_nothing(workspace: Path) -> None:
 )
 def test_what_cannot_be_searched_or_rewritten_makes_it_incomplete(workspace: Path, name: str, content: bytes) -> None:
     (workspace / "data" / name).write_bytes(content)
-    said: list[str] = []
+    output: list[str] = []
     with pytest.raises(ErasureIncomplete) as caught:
-        erase(workspace, ["1"], say=said.append)
+        erase(workspace, ["1"], say=output.append)
     assert name in caught.value.found
-    assert any(line.startswith("stays: ") and name in line for line in said)
+    assert any(line.startswith("stays: ") and name in line for line in output)
     assert (workspace / "data" / name).read_bytes() == content
 
 
