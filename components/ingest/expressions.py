@@ -134,14 +134,13 @@ class ColumnExpressions:
         """A column as a float64; a value that is neither empty, a finite number, nor yes or no rejects the row."""
         kind = self.column(name, setting=setting).kind
         text, number = self.text(name, setting=setting), self._number(name, setting=setting)
+        has_words = kind in TEXT_KINDS and setting == "labels"  # a word for missing is no value
+        given = f"{text} NOT IN {sql_list(NULL_VALUES)}" if has_words else f"{text} IS NOT NULL"
         if kind in TEXT_KINDS:  # yes and no are 1 and 0
-            if setting == "labels":  # a word for missing is no value
-                text = f"CASE WHEN {text} NOT IN {sql_list(NULL_VALUES)} THEN {text} END"
-                number = self._parse_number(text)
             number = f"coalesce({number}, CAST({_yes_or_no(text)} AS DOUBLE))"
         if kind not in ("integer", "flag"):
-            self.add_check(f"{text} IS NOT NULL AND NOT coalesce(isfinite({number}), false)", reason)
-        return number
+            self.add_check(f"{given} AND NOT coalesce(isfinite({number}), false)", reason)
+        return f"CASE WHEN {given} THEN {number} END" if has_words else number
 
     def _number(self, name: str, *, setting: str) -> str:
         sql, kind = self.column(name, setting=setting)

@@ -230,13 +230,6 @@ def test_a_label_of_which_too_little_is_known_is_refused(label: Label, values: l
         impressions({"it": label}, {"it": values}).refuse_too_few()
 
 
-def test_a_label_comes_after_a_binary_one(world: World) -> None:
-    labels = {"dwell": Label(type="continuous"), "buy": Label(after="dwell")}
-    data = impressions(labels, {"dwell": np.arange(40.0), "buy": np.arange(40) % 2})
-    with pytest.raises(UsageError, match="dwell, which is continuous"):
-        data.refuse_too_few()
-
-
 # Negatives of requests and weights of targets -----------------------------------------------------------------------
 
 

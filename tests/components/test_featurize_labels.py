@@ -215,7 +215,9 @@ def test_what_happens_days_later_changes_nothing_before(tmp_path: Path, later: s
     types = {"view": "impression", "click": "click", "order": "buy", "return": "returned"}
     columns = {**TYPES, "event_types": types, "request_id": "page"}
     rows = by_types(with_requests=True)
-    first = next(row for row in rows if row["kind"] == "click")
+    clicks = [row for row in rows if row["kind"] == "click"]
+    rows.append({**clicks[-1], "kind": "return", "at": clicks[-1]["at"] + 60})  # a label has to happen somewhere
+    first = clicks[0]
     late = {**first, "kind": later, "at": first["at"] + 5 * 86_400}
     before, after = (
         {
