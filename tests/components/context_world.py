@@ -79,7 +79,7 @@ def _second(known: dict[str, Any], decides: str) -> bool:
         "gender": known["gender"] == "m", "age": known["age"] >= 50, "about": known["about"] == ABOUTS[1],
         "device": known["device"] == "desktop", "holiday": known["holiday"] == 1,
     }  # fmt: skip
-    return values[decides]
+    return bool(values[decides])
 
 
 def ingest_config(folder: Path, **columns: Any) -> IngestConfig:

@@ -64,7 +64,7 @@ def served_ndcg(trained: Trained, folder: Path) -> dict[str, float]:
         if not request.request.state.history.item_ids
     ]
     assert len(asked) > 50
-    left_out = {"profile": {}, "context": {}}
+    left_out: dict[str, Any] = {"profile": {}, "context": {}}
     bare = [replace(r, request=replace(r.request, state=r.request.state.model_copy(update=left_out))) for r in asked]
     popular = _popular(trained.features)
     model_id = open_bundle(trained.bundle).model_id
@@ -82,7 +82,7 @@ def served_ndcg(trained: Trained, folder: Path) -> dict[str, float]:
 def _ndcg(ranked: list[str], request: replay.ReplayRequest) -> float:
     targets = set(request.request.targets)
     gains = [1 / np.log2(place + 2) for place, item in enumerate(ranked[:LISTED]) if item in targets]
-    return sum(gains) / sum(1 / np.log2(place + 2) for place in range(min(LISTED, len(targets))))
+    return float(sum(gains) / sum(1 / np.log2(place + 2) for place in range(min(LISTED, len(targets)))))
 
 
 def _popular(features: Path) -> list[str]:
@@ -115,7 +115,9 @@ def test_a_bundle_holds_the_encoding_and_its_graph(trained: Trained, tmp_path: P
     parity = {each.graph: each.max_abs_difference for each in bundle.manifest.parity}
     assert parity["profile"] < 1e-5
     graphs.write_fp16(trained.bundle / "profile.onnx", tmp_path / "halved.onnx")
-    known_BN = {"known_BN": np.eye(Student.load(trained.student).profile.enter.in_features, dtype=np.float32)}
+    profile_network = Student.load(trained.student).profile
+    assert profile_network is not None
+    known_BN = {"known_BN": np.eye(profile_network.enter.in_features, dtype=np.float32)}
     whole, halved = (
         cpu_session(path).run(None, known_BN)[0] for path in (trained.bundle / "profile.onnx", tmp_path / "halved.onnx")
     )
