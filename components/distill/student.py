@@ -102,30 +102,26 @@ def train_student(
     heads = None
     if labels:
         progress.phase("training the heads of the labels")
-        exposures = list(read_exposures(features, "valid"))
-        impressions = Impressions.draw(exposures, drawer, labels, progress=progress)
+        impressions = Impressions.draw(list(read_exposures(features, "valid")), drawer, labels, progress=progress)
         heads = head_calibration.fit_labels(impressions, drawer.catalogue, config, device=device)
         policy = policy.model_copy(update={"heads": heads.policies})
         calibrated |= {"heads": heads.reached}
-
     scale = history_scale(label_values.declared_labels(data.summary))
     policy = policy.model_copy(update={"order": config.order, "rating_scale": scale})
 
     _save(student, towers, trained_scorer, heads.model if heads else None, drawer.catalogue, teacher)
-    if heads:
-        (student / "heads.json").write_text(json.dumps(heads.reached, indent=2) + "\n")
     (student / POLICY_FILE).write_text(policy.model_dump_json(indent=2) + "\n")
-    (student / "curve.json").write_text(json.dumps({"towers": towers.history.curve, "scorer": history.curve}, indent=2))
-    (student / "student.json").write_text(json.dumps(_settings(teacher, data, drawer, config, labels), indent=2))
+    curves = {"towers": towers.history.curve, "scorer": history.curve}
+    documents = {"curve": curves, "student": _settings(teacher, data, drawer, config, labels)}
+    documents |= {"heads": heads.reached} if heads else {}
+    for name, content in documents.items():
+        (student / f"{name}.json").write_text(json.dumps(content, indent=2))
     progress.phase("scoring the test requests")
     table = drawer.draw(list(read_snapshot_requests(features, "test")), progress=progress)
     scorer.write_parity(student / "parity.parquet", table, trained_scorer, drawer.catalogue)
     Checkpoints(checkpoints).clear()
     return {
-        "towers_valid_ndcg@10": round(towers.history.best, 4),
-        "towers_best_epoch": towers.history.best_epoch,
-        "resumed_at_epoch": towers.history.resumed_at,
-        "from_teacher": f"{towers.loaded_tensors} tensors",
+        **_towers_result(towers),
         "candidates_recall": round(inputs.table.recall, 4),
         "candidates_mean": round(inputs.table.mean_candidates, 1),
         "scorer_fit_ndcg@10": round(scorer.ndcg(inputs.table, trained_scorer, drawer.catalogue), 4),
@@ -253,6 +249,15 @@ def _profile_settings(data: Examples) -> dict[str, Any]:
         fields = ProfileFields(**data.summary.get("profile", {}))
         return {"profile": ProfileEncoder(columns=[], time_zone=True).model_dump()} if fields.time_zone else {}
     return {"profile": data.profile.model_dump()}
+
+
+def _towers_result(towers: TrainedTowers) -> dict[str, Any]:
+    return {
+        "towers_valid_ndcg@10": round(towers.history.best, 4),
+        "towers_best_epoch": towers.history.best_epoch,
+        "resumed_at_epoch": towers.history.resumed_at,
+        "from_teacher": f"{towers.loaded_tensors} tensors",
+    }
 
 
 def _encoder_result(towers: TrainedTowers, config: DistillConfig) -> dict[str, Any]:

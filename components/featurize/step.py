@@ -112,26 +112,33 @@ def featurize(
         progress.phase("item features")
         item_rows, items_checked = _write_item_features(writers, join, data, feast / SOURCES, config, progress)
 
-    clean_summary = json.loads((clean / "summary.json").read_text())
     summary = {
-        "data_digest": clean_summary["data_digest"],
-        # of the events, not of the requested window: the same data under another window can be reused
-        "data_end": _utc(clean_summary["event_time"]["last"]),
+        **_of_the_source(clean, labels),
         **data.counts,
         "rows": writers.rows,
         "source_rows": source_rows,
         "joined": {"user": user_rows, "item": item_rows},
         **_definitions(data, config),
         "project": project,
-        **{name: clean_summary[name] for name in ("hash_users",) if name in clean_summary},
     }
-    if labels.declared:
-        summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.declared.items()}
     write_json(features / "summary.json", summary)
     result = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
     if data.constant:
         result["no_chances"] = f"{', '.join(data.constant)}: the same in every impression, so no chance is learnt"
     return {**result, "checked_against_feast": {"user": users_checked, "item": items_checked}}
+
+
+def _of_the_source(clean: Path, labels: Labels) -> dict[str, Any]:
+    """What the summary of the clean tables says of the source, and the labels that it declares."""
+    summary = json.loads((clean / "summary.json").read_text())
+    known = {"data_digest": summary["data_digest"]}
+    # of the events, not of the requested window: the same data under another window can be reused
+    known["data_end"] = _utc(summary["event_time"]["last"])
+    if "hash_users" in summary:
+        known["hash_users"] = summary["hash_users"]
+    if labels.declared:
+        known["labels"] = {name: label.model_dump(mode="json") for name, label in labels.declared.items()}
+    return known
 
 
 def _split_requests(db: Any, clean: Path, labels: Labels, config: FeaturizeConfig) -> SplitData:

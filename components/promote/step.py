@@ -170,13 +170,9 @@ def promote(
         champion = models.champion_record()
         champion_id = _check_champion(champion, decided, where=repository)
         reads = champion_id != candidate.model_id and _reads_service(models, champion_id, service)
+        later = config.replace_later_features
         watermark = online.materialize_online(
-            features,
-            store_folder,
-            stores=stores,
-            owner=owner,
-            champion_reads=reads,
-            replace_later=config.replace_later_features,
+            features, store_folder, stores=stores, owner=owner, champion_reads=reads, replace_later=later
         )
         publish()
         progress.phase("promoting")
@@ -184,15 +180,10 @@ def promote(
             event = models.history()[champion.event - 1]
         else:
             models.add(bundle)
-            digests = {"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)}
             details = {"service": service, "online_until": watermark["until"]}
-            draft = CandidateEvent(
-                "promoted", candidate.model_id, decided.sentence, digests, details, expected_champion=decided.champion
-            )
+            draft = _draft(models, decided, evaluation=evaluation, verdict=verdict, details=details)
             event = _append(models, draft, run_id=run_id)
-        if decision.anchors(decided) and anchor(models.history()) != candidate.model_id:
-            why = f"proven to be better than anchor {decided.state.anchor if decided.state else ''}"
-            models.append(ANCHORED, candidate.model_id, who=ACTOR, why=why, run_id=run_id)
+        _move_anchor(models, decided, run_id=run_id)
     relisted = models.relisted_warning(event.champion_before, event.model_id)
     progress.phase("mirroring")
     promotion = Promotion(
@@ -211,6 +202,23 @@ def promote(
         "mlflow": _mirror(promotion, config, workspace, bucket),
         **({"warning": relisted} if relisted else {}),
     }
+
+
+def _draft(
+    models: ModelRegistry, decided: Verdict, *, evaluation: Path, verdict: Path, details: dict[str, Any]
+) -> CandidateEvent:
+    """The promotion, with its evidence in the registry; it fails if the champion is not the one of the verdict."""
+    digests = {"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)}
+    return CandidateEvent(
+        "promoted", decided.model_id, decided.sentence, digests, details, expected_champion=decided.champion
+    )
+
+
+def _move_anchor(models: ModelRegistry, decided: Verdict, *, run_id: str) -> None:
+    """Make a model the anchor that was proven to be better than the one before."""
+    if decision.anchors(decided) and anchor(models.history()) != decided.model_id:
+        why = f"proven to be better than anchor {decided.state.anchor if decided.state else ''}"
+        models.append(ANCHORED, decided.model_id, who=ACTOR, why=why, run_id=run_id)
 
 
 def _read_report_of(candidate: Bundle, evaluation: Path) -> Report:

@@ -22,9 +22,8 @@ from pipelines.erasure.search import holds
 from pipelines.erasure.sources import Examined, examine
 from pipelines.erasure.treatment import SPILL, Treated, is_source, treat
 from pipelines.retention.inventory import is_run, is_running, list_folders
-from pipelines.retention.sweep import LOCK
+from pipelines.retention.sweep import LOCK, exclusive
 from rankline.errors import ErasureIncomplete, UsageError
-from rankline.io.files import locked
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.users.erased import FOLDER, ErasedUsers
 from rankline.users.hashing import UserKey
@@ -70,7 +69,7 @@ def erase(
     forms = {each: own | _hashed_forms(own, known) for each, own in plain.items()}
     users = UserIds(frozenset().union(*forms.values()), _user_columns(known), _normalisations(known))
     matches = Matches(forms, users)
-    with _exclusive(workspace):
+    with exclusive(workspace):
         _refuse_while_running(workspace)
         buckets = _buckets(workspace, known, bucket)
         if not dry_run:
@@ -147,22 +146,6 @@ def _hashed_forms(forms: Collection[str], known: Recorded) -> set[str]:
                 hint=f"export {variable}=… with the key of that time, or remove what was computed with it",
             )
     return {key.hash(form) for key in keys.values() for form in forms}
-
-
-@contextlib.contextmanager
-def _exclusive(workspace: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(workspace / LOCK, timeout_s=0))
-        except TimeoutError as error:
-            raise UsageError(
-                "another erasure, or `rankline gc`, is at work in this workspace",
-                expected="one at a time",
-                found="a lock that is held",
-                where=str(workspace / LOCK),
-                hint="wait for it to end",
-            ) from error
-        yield
 
 
 def _refuse_while_running(workspace: Path) -> None:

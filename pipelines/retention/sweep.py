@@ -112,7 +112,7 @@ def sweep(
         RepositoryError: the repository cannot be written.
     """
     workspace = workspace.resolve()
-    with _exclusive_lock(workspace):
+    with exclusive(workspace):
         models = ModelRegistry(repository or workspace / "repository")
         sweeper = _Sweep(workspace, models, plan, why)
         sweeper.run(say)
@@ -121,13 +121,18 @@ def sweep(
 
 
 @contextlib.contextmanager
-def _exclusive_lock(workspace: Path) -> Iterator[None]:
+def exclusive(workspace: Path) -> Iterator[None]:
+    """Keep other sweeps and erasures out of a workspace while the block runs.
+
+    Raises:
+        UsageError: one is at work there.
+    """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(workspace / LOCK, timeout_s=0))
         except TimeoutError as error:
             raise UsageError(
-                "another `rankline gc` is at work in this workspace",
+                "another `rankline gc`, or an erasure, is at work in this workspace",
                 expected="one at a time",
                 found="a lock that is held",
                 where=str(workspace / LOCK),
