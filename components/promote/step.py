@@ -181,8 +181,7 @@ def promote(
         else:
             models.add(bundle)
             details = {"service": service, "online_until": watermark["until"]}
-            draft = _draft(models, decided, evaluation=evaluation, verdict=verdict, details=details)
-            event = _append(models, draft, run_id=run_id)
+            event = _append(models, _draft(models, decided, evaluation, verdict, details), run_id=run_id)
         _move_anchor(models, decided, run_id=run_id)
     relisted = models.relisted_warning(event.champion_before, event.model_id)
     progress.phase("mirroring")
@@ -205,7 +204,7 @@ def promote(
 
 
 def _draft(
-    models: ModelRegistry, decided: Verdict, *, evaluation: Path, verdict: Path, details: dict[str, Any]
+    models: ModelRegistry, decided: Verdict, evaluation: Path, verdict: Path, details: dict[str, Any]
 ) -> CandidateEvent:
     """The promotion, with its evidence in the registry; it fails if the champion is not the one of the verdict."""
     digests = {"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)}
