@@ -1,4 +1,4 @@
-"""What a recipe declares of users and of the moment of a request, as feature views: registered only where declared."""
+"""What a recipe declares of users and of requests, as feature views: registered only where declared."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +38,7 @@ def user_profile(sources: Path | Tables, fields: ProfileFields) -> FeatureView:
 
 
 def request_fields(fields: ProfileFields) -> OnDemandFeatureView:
-    """The declared fields of the moment, as the request gives them."""
+    """The declared fields of the request, as the request gives them."""
 
     @on_demand_feature_view(
         sources=[RequestSource(name="given", schema=_given(fields, GIVEN))],

@@ -84,7 +84,7 @@ def store_settings(
 
 
 def write_store(folder: Path, settings: Mapping[str, Any], sources: Path | Tables, fields: ProfileFields) -> None:
-    """Write feature_store.yaml and register every definition, with the declared ``fields`` of users and of the moment.
+    """Write feature_store.yaml and register every definition, with the declared ``fields`` of users and of requests.
 
     Feast writes a registry file in place and cannot read a half-written one. It is therefore written under a hidden
     name, so that a reader sees either the old or the new definitions.

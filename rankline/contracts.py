@@ -144,7 +144,7 @@ class FrozenState(OmitsUnset):
         default={}, description="columns: item_id and one list per feature; items that are missing have default values"
     )
     profile: dict[str, Any] = Field(default={}, description="declared features of the user; any may be missing")
-    context: dict[str, Any] = Field(default={}, description="declared features of the moment; any may be missing")
+    context: dict[str, Any] = Field(default={}, description="declared features of the request; any may be missing")
     time_zone: str = Field(default="", description="zone of the user's clock; UTC if empty")
 
 
@@ -156,7 +156,7 @@ class Precision(OmitsUnset):
     text: str | None = None
     side: str | None = Field(default=None, description="side features -> vector; null in bundles of earlier versions")
     user: str | None = None
-    profile: str | None = Field(default=None, description="what is known of the user and of the moment -> vector")
+    profile: str | None = Field(default=None, description="what is known of the user and of the request -> vector")
     scorer: str
     item_vectors: str
 

@@ -88,7 +88,7 @@ class CandidateDrawer:
     """Draws candidates as serving does.
 
     ``queries`` has the vector [D] of each request with a query, by its id; ``profile`` gives what is known of the user
-    and of the moment as a vector [D].
+    and of the request as a vector [D].
     """
 
     tower: HistoryTower

@@ -25,7 +25,7 @@ class DistillConfig(FrozenModel):
         0.2,
         ge=0,
         lt=1,
-        description="Probability of dropping a declared feature of the user or of the moment in training, so that a "
+        description="Probability of dropping a declared feature of the user or of the request in training, so that a "
         "request may leave it out; and of dropping all of a request.",
     )
     from_teacher: bool = Field(

@@ -1,4 +1,4 @@
-"""What is known of a user and of the moment as a vector, request by request, as serving computes it.
+"""What is known of a user and of a request as a vector, request by request, as serving computes it.
 
 Shapes: K text fields, N inputs, T text size, D vector size.
 """

@@ -42,7 +42,7 @@ class Towers(nn.Module):
 
     def left(self, fused: FusedItems, requests: Requests, rows: Ints, queries_BT: Tensor) -> Tensor:
         """[B, D] the left vectors of some requests: the history's, plus the query's where there is one, plus what is
-        known of the user and of the moment."""
+        known of the user and of the request."""
         device = fused.vectors_TD.device
         ratings_BL = torch.from_numpy(requests.ratings_RL[rows]).to(device)
         lengths_B = torch.from_numpy(requests.lengths_R[rows]).to(device)

@@ -216,7 +216,7 @@ class TowersTrainer(Trainer[Batch]):
         )
 
     def _request_loss(self, step: StepInputs, left_BD: Tensor, fused: FusedItems) -> Tensor:
-        """Ground truth of queries, and of what is known of a user and of the moment: a target among other items."""
+        """Ground truth of queries, and of what is known of a user and of a request: a target among other items."""
         other_targets = [
             np.setdiff1d(self.train.targets[row], target) for row, target in zip(step.rows_B, step.targets_B)
         ]

@@ -15,7 +15,7 @@ ITEM_FEATURE_REFS = tuple(f"item_{'content' if name in CONTENT else 'popularity'
 
 
 def user_feature_refs(fields: ProfileFields) -> list[str]:
-    """The features that requests carry, with the declared ``fields`` of users and of the moment."""
+    """The features that requests carry, with the declared ``fields`` of users and of requests."""
     return [
         *USER_FEATURE_REFS,
         *(f"{USER_PROFILE}:{PROFILE}{name}" for name in fields.user),

@@ -1,4 +1,4 @@
-"""The declared fields of users and of the moment: their kinds, their source for Feast, and each request's inputs."""
+"""The declared fields of users and of requests: their kinds, their source for Feast, and each request's inputs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Profiles:
         parquet.write_table(table, sources / "user_profile.parquet", compression="zstd")
 
     def with_inputs(self, entity_rows: pa.Table, event_rows: Ints) -> pa.Table:
-        """The entity rows of requests with what on-demand views read of the moment: that of each request's event."""
+        """The entity rows of requests with what on-demand views read of the request: that of each request's event."""
         for name, kind in self.fields.context.items():
             entity_rows = entity_rows.append_column(f"{GIVEN}{name}", _present(self.events[name], kind, event_rows))
         if self.fields.time_zone:
@@ -100,7 +100,7 @@ class Profiles:
         )
 
     def of_events(self, event_rows: Ints) -> dict[str, Any]:
-        """The columns of requests without a user: what their events say of the moment, and nothing of the user."""
+        """The columns of requests without a user: what their events say of the request, and nothing of the user."""
         count = len(event_rows)
         users = {f"{PROFILE}{name}": pa.nulls(count, _TYPES[kind]) for name, kind in self.fields.user.items()}
         context = {

@@ -42,7 +42,7 @@ Join = Callable[..., PointInTimeJoin]  # of features and the number of rows
 @dataclass(frozen=True)
 class SplitData:
     """The clean tables as requests: users by their events and split, queries that no user asked, exposures, and the
-    declared fields of users and of the moment.
+    declared fields of users and of requests.
 
     ``constant`` are the labels that count in every exposure or in none, because of which no exposures are kept.
     """

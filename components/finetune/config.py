@@ -74,7 +74,7 @@ class FinetuneConfig(FrozenModel):
         0.2,
         ge=0,
         lt=1,
-        description="Probability of dropping a declared feature of the user or of the moment in training, so that a "
+        description="Probability of dropping a declared feature of the user or of the request in training, so that a "
         "request may leave it out; and of dropping all of a request.",
     )
     epochs: int = Field(40, ge=1, description="Maximum number of passes over the users.")

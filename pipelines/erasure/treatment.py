@@ -73,7 +73,7 @@ def treat(place: Place, file: str, ids: UserIds, examined: Examined | None, *, d
 
 
 def _treat_source(place: Place, file: str, examined: Examined, *, dry_run: bool) -> Treated:
-    """Take the rows of users out of a source; what cannot be taken out is said."""
+    """Take the rows of users out of a source; what cannot be taken out is reported."""
     has_rows = examined.remaining != place.read(file)
     if has_rows and not dry_run:
         place.write(file, examined.remaining)

@@ -142,7 +142,9 @@ class Verdict(FrozenModel):
     sentence: str
     checks: list[Check] = Field(default=[], description="every rule of the policy, met or not")
     policy: PromotionPolicy
-    state: AnchorState | None = Field(default=None, description="the anchor, and what earlier nights said of it")
+    state: AnchorState | None = Field(
+        default=None, description="the anchor, and what earlier nights measured against it"
+    )
     night: Night | None = Field(default=None, description="what this night's new requests say of it")
 
     @property

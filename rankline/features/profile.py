@@ -1,4 +1,4 @@
-"""What is known of a user and of the moment of a request: the declared fields, and how their values are encoded.
+"""What is known of a user and of a request: the declared fields, and how their values are encoded.
 
 A field is a column of users (gender, age, a text about them) or of events (device, place, holiday) that a recipe names.
 Training, export and serving encode fields with the same functions. The encoding is fitted to the requests of training
@@ -25,7 +25,7 @@ from rankline.io.digest import json_digest
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["number", "choice", "choices", "text"]
-Source = Literal["profile", "context"]  # of the user, of the moment
+Source = Literal["profile", "context"]  # of the user, of the request
 Value = float | str | list[str]
 
 PROFILE, CONTEXT, GIVEN = "profile_", "context_", "given_"  # how columns of tables and features begin
@@ -34,7 +34,7 @@ MAX_CHOICES = 300  # most frequent values of a field that are encoded one by one
 
 
 class ProfileFields(FrozenModel):
-    """The declared fields of users and of the moment, by name, and whether the zone of a user's clock is known."""
+    """The declared fields of users and of requests, by name, and whether the zone of a user's clock is known."""
 
     user: dict[str, Kind] = Field(default={})
     context: dict[str, Kind] = Field(default={})
@@ -52,7 +52,7 @@ class ProfileFields(FrozenModel):
 
 
 def feature_service(user: Any, context: Any, *, time_zone: bool) -> str:
-    """The name of the feature service with these fields of users and of the moment."""
+    """The name of the feature service with these fields of users and of requests."""
     if not (user or context or time_zone):
         return SERVICE
     return f"ranking_v2_{json_digest([sorted(user), sorted(context), time_zone])[:8]}"

@@ -149,6 +149,6 @@ def _comparison(compared: _Compared, how: Resampling) -> Check:
     sentence = (
         f"Candidate minus {gate.than}{f' on {gate.slice}' if gate.slice else ''} is {effect.mean:+.4f} {gate.metric} "
         f"[{effect.low:+.4f}, {effect.high:+.4f}] over {effect.requests} requests of {effect.clusters} users; "
-        f"{compared.bound:+.4f} is required, and {effect.detectable:.4f} could be told apart."
+        f"{compared.bound:+.4f} is required, and {effect.detectable:.4f} could be detected."
     )
     return Check.of(name, status, sentence, required=required, observed=effect.low, effect=effect)

@@ -2,7 +2,7 @@
 
     manifest.json  tokenizer.json  policy.json  examples.jsonl
     text.onnx user.onnx scorer.onnx           fp32, with .int8.onnx and .fp16.onnx next to them
-    profile.onnx profile.json                 declared fields of users and of the moment, where there are any
+    profile.onnx profile.json                 declared fields of users and of requests, where there are any
     side.onnx own.parquet items.json          with text.onnx, these embed items (rankline/model/catalogue/)
     catalogue/                                the catalogue it was exported with (rankline/model/catalogue_files.py)
 
@@ -209,7 +209,7 @@ def read_catalogue(
     items = table.read(columns=[name for name in columns if name in table.schema_arrow.names]).to_pylist()
     if missing := [name for name in numbers if name not in table.schema_arrow.names]:
         raise IntegrityError(
-            "the catalogue lacks a number that the order of answers reads",
+            "the catalogue has no number that the order of answers reads",
             expected=", ".join(numbers),
             found=f"no {missing[0]}",
             where=str(folder / ITEMS),

@@ -1,4 +1,4 @@
-"""What is known of a user and of the moment, as a vector beside the history's.
+"""What is known of a user and of a request, as a vector beside the history's.
 
 Shapes: B requests, N inputs (encoded fields, then the vectors of texts), D vector size, C fields.
 """

@@ -29,7 +29,7 @@ class UserRequest(BaseModel):
     )
     context: dict[str, Any] | None = Field(
         None,
-        description="what is known of the moment: the model's declared context features, and time_zone where it reads "
+        description="what is known of the request: the model's declared context features, and time_zone where it reads "
         "one; any may be left out. /v1/model lists them",
     )
 

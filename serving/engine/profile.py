@@ -1,4 +1,4 @@
-"""What is known of the user and of the moment of a request: checked, encoded, and turned into a vector.
+"""What is known of the user and of a request: checked, encoded, and turned into a vector.
 
 Shapes: B requests, P encoded numbers, K text fields, T tokens, N inputs, D vector size.
 """
@@ -30,7 +30,7 @@ class EncodedProfile:
 
 
 class ProfileReader:
-    """Encodes what requests say of the user and of the moment, and computes its vectors."""
+    """Encodes what requests say of the user and of the request, and computes its vectors."""
 
     def __init__(self, encoder: ProfileEncoder, graphs: ModelGraphs) -> None:
         self.encoder, self._graphs = encoder, graphs

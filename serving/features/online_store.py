@@ -293,7 +293,7 @@ class FeastServer(FeatureSource):
             pass
 
     def hash_users(self) -> Mapping[str, str]:
-        """The variable that the server was told, since a feature server does not know it."""
+        """The variable of the settings, since a feature server does not know it."""
         return {"variable": self._hash_users} if self._hash_users else {}
 
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:

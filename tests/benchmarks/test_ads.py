@@ -32,7 +32,7 @@ def test_served_chances_are_the_planted_ones(tmp_path: Path) -> None:
 def test_a_decile_compares_the_chance_with_the_planted_one() -> None:
     chance_N = np.linspace(0, 0.5, 1000)
     assert ads.by_decile(chance_N, chance_N)[9] == pytest.approx((0.475, 0.475), abs=0.001)
-    # twice as likely as it is said to be: the gap is the larger, the more is said
+    # twice as likely as predicted: the gap grows with the predicted chance
     gaps = [truth - chance for chance, truth in ads.by_decile(chance_N[::-1], 2 * chance_N[::-1])]
     assert gaps == sorted(gaps)
     assert max(gaps) > LIMIT

@@ -1,4 +1,4 @@
-"""Declared fields of users and of the moment in featurize: the same offline and online, and nothing where none is."""
+"""Declared fields of users and of requests in featurize: the same offline and online, and nothing where none is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def features(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its features, with fields of users and of the moment."""
+    """Its features, with fields of users and of requests."""
     folder = tmp_path_factory.mktemp("declared") / "features"
     featurize(raw, folder, config=featurize_config(**DECLARED, min_requests=1))
     return folder
@@ -110,7 +110,7 @@ def test_online_equals_offline(features: Path, online_folder: Path, online: Feat
             compared += 1
         assert set(user.profile) == set(request.state.profile)
         assert user.time_zone == request.state.time_zone
-        # the moment: Feast's on-demand views give what the server computes of the request
+        # the request: Feast's on-demand views give what the server computes of the request
         state = request.state
         given = {"request_time": state.at, "last_event_time": (state.history.times or [0.0])[-1]}
         given |= {"history_length": float(len(state.history.item_ids)), "time_zone": state.time_zone}

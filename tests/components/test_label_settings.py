@@ -1,4 +1,4 @@
-"""The settings of labels: which are taken, and what those that are refused are told."""
+"""The settings of labels: which are accepted, and the message of each refusal."""
 
 from typing import Any
 

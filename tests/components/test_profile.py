@@ -1,4 +1,4 @@
-"""Where a field of the user or of the moment decides, the served model knows what those choose who have no history."""
+"""Where a field of the user or of the request decides, the served model knows what those choose who have no history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request says of the moment, and what the store knows of its user, by a real server."""
+"""What a request says of the request, and what the store knows of its user, by a real server."""
 
 from __future__ import annotations
 

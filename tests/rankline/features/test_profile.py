@@ -1,4 +1,4 @@
-"""The declared fields of users and of the moment: encoded alike everywhere, and nothing where nothing is known."""
+"""The declared fields of users and of requests: encoded alike everywhere, and nothing where nothing is known."""
 
 from __future__ import annotations
 
