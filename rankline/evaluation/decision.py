@@ -142,9 +142,7 @@ class Verdict(FrozenModel):
     sentence: str
     checks: list[Check] = Field(default=[], description="every rule of the policy, met or not")
     policy: PromotionPolicy
-    state: AnchorState | None = Field(
-        default=None, description="the anchor, and what earlier nights measured against it"
-    )
+    state: AnchorState | None = Field(default=None, description="the anchor, and the earlier nights against it")
     night: Night | None = Field(default=None, description="what this night's new requests say of it")
 
     @property

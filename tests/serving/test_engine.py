@@ -476,7 +476,7 @@ def test_an_answer_is_sorted_by_the_declared_order_and_an_unknown_number_counts_
 
 def test_a_catalogue_without_the_number_of_the_order_is_refused(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", policy=ServingPolicy(order="rank*price"))
-    with pytest.raises(IntegrityError, match=r"lacks a number(.|\n)*no price"):
+    with pytest.raises(IntegrityError, match=r"has no number(.|\n)*no price"):
         ordered_engine(bundle)
 
 
