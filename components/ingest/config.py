@@ -23,6 +23,7 @@ INTERNAL_COLUMNS = (
     "event_query_text",
     "event_query_turns",
     "price_as_written",
+    "time_zone_as_written",
 )  # internal columns
 # names that declared columns may not have, in any case: DuckDB ignores case
 RESERVED_NAMES = {

@@ -304,6 +304,7 @@ class ColumnExpressions:
                 expressions[stored_name(name)] = expression
         if zone := getattr(columns, f"{subject}_time_zone", ""):
             expressions[TIME_ZONE] = self.zone(zone, setting=f"{subject}_time_zone")
+            expressions["time_zone_as_written"] = self.text(zone, setting=f"{subject}_time_zone")
         return expressions
 
     def zone(self, name: str, *, setting: str) -> str:

@@ -11,7 +11,7 @@ from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
 from components.ingest.rejection import rejected_counts
 from components.ingest.staging import TABLES, Staged, StagedFile, column_names
-from rankline.contracts import SUPERSEDED
+from rankline.contracts import SUPERSEDED, TIME_ZONE
 from rankline.errors import SourceError, TooSmall
 from rankline.io import sources
 from rankline.io.sql import fetch_row, literal
@@ -142,6 +142,33 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
             hint="convert them to one currency, or leave ingest.columns.price empty",
         )
     return int(unreadable)
+
+
+def count_unknown_zones(db: Any, config: IngestConfig) -> dict[str, int]:
+    """Table -> the number of good rows whose time zone is none, and is therefore null; of tables with a zone.
+
+    Raises:
+        SourceError: too many are none.
+    """
+    unknown = {}
+    for table in ("users", "events"):
+        if "time_zone_as_written" not in column_names(db, table):
+            continue
+        written, unknown[table], example = fetch_row(
+            db,
+            f"""SELECT count(time_zone_as_written), count(time_zone_as_written) FILTER ({TIME_ZONE} IS NULL),
+                arg_min(time_zone_as_written, row) FILTER ({TIME_ZONE} IS NULL) FROM good_{table}""",
+        )
+        if unknown[table] > config.max_rejected_share * written:
+            raise SourceError(
+                f"{unknown[table]} of {written} time zones of {table} are unknown",
+                expected=f"names such as Europe/Berlin in all but {config.max_rejected_share:.1%} of the cells "
+                "(ingest.max_rejected_share)",
+                found=repr(example[:80]),
+                where=f"column {getattr(config.columns, f'{table[:-1]}_time_zone')} of {table}",
+                hint=f"write the names of the zones, or leave ingest.columns.{table[:-1]}_time_zone empty for UTC",
+            )
+    return unknown
 
 
 def _decimal_hint(db: Any, config: IngestConfig) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig, stored_name
 from components.ingest.feedback import check_feedback, count_feedback, create_scored_events
 from components.ingest.identity import Identity, hashing_summary
-from components.ingest.limits import check_event_count, check_prices, check_rejected_share
+from components.ingest.limits import check_event_count, check_prices, check_rejected_share, count_unknown_zones
 from components.ingest.readers import beir, recbole, sql, tables
 from components.ingest.readers.parts import Part, first_rows
 from components.ingest.rejection import mark_rejected, rejected_counts
@@ -38,6 +38,10 @@ READERS: dict[str, Callable[[IngestConfig, sources.Files], Iterator[Part]]] = {
     "sql": sql.read_parts,
 }
 ROW_GROUP = 1 << 17
+# what of the summary is the step's result
+RESULT = (
+    "rows", "feedback", "rejected", "outside_window", "event_time", "data_digest", "erased_rows", "time_zones_not_read",
+)  # fmt: skip
 
 
 def ingest(
@@ -87,7 +91,7 @@ def ingest(
         rejected = rejected_counts(db)
         _write_parquet(db, raw / "rejected.parquet", REJECTED, identity.rejected())
         check_rejected_share(db, config, columns, staged, raw)
-        unreadable_prices = check_prices(db, config, columns)
+        unreadable_prices, unknown_zones = check_prices(db, config, columns), count_unknown_zones(db, config)
 
         progress.phase("writing")
         _create_window_view(db, config)
@@ -99,6 +103,7 @@ def ingest(
         if config.labels:
             summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.items()}
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
+        summary |= {"time_zones_not_read": unknown_zones} if any(unknown_zones.values()) else {}
         summary |= {**identity.summary(), **hashing_summary(config), **_declared(columns)}
 
     outputs = ["events.parquet", "items.parquet", "users.parquet"]
@@ -108,8 +113,7 @@ def ingest(
     check_event_count(summary, config, raw)
     if first_events is None:
         check_feedback(feedback, labels, declared=bool(config.labels), where=str(raw / "summary.json"))
-    result = ("rows", "feedback", "rejected", "outside_window", "event_time", "data_digest", "erased_rows")
-    return {key: summary[key] for key in result if key in summary}
+    return {key: summary[key] for key in RESULT if key in summary}
 
 
 def _declared(columns: Columns) -> dict[str, Any]:

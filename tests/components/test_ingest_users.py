@@ -21,13 +21,14 @@ USERS = (
 )
 
 
-def run(folder: Path, **columns: Any) -> Path:
-    """Ingest three users and two events."""
+def run(folder: Path, *, events: str = EVENTS, max_rejected_share: float = 1.0, **columns: Any) -> Path:
+    """Ingest three users and two events; as many values as that may be unknown."""
     source = folder / "source"
     source.mkdir()
-    for name, text in (("events", EVENTS), ("users", USERS), ("items", "item_id,title\ni1,thing\n")):
+    for name, text in (("events", events), ("users", USERS), ("items", "item_id,title\ni1,thing\n")):
         (source / f"{name}.csv").write_text(text)
-    ingest(folder / "raw", config=ingest_config(source, **columns))
+    config = ingest_config(source, **columns).model_copy(update={"max_rejected_share": max_rejected_share})
+    ingest(folder / "raw", config=config)
     return folder / "raw"
 
 
@@ -39,12 +40,24 @@ def test_texts_and_zones_of_users_are_kept(tmp_path: Path) -> None:
     assert users["time_zone"] == ["Europe/Berlin", None, None]  # what is no zone is none
     summary = json.loads((raw / "summary.json").read_text())
     assert (summary["user_texts"], summary["time_zones"]) == (["about"], ["users"])
+    assert summary["time_zones_not_read"] == {"users": 2}
+    assert "time_zone_as_written" not in users
 
 
 def test_events_may_have_a_zone(tmp_path: Path) -> None:
     raw = run(tmp_path, event_time_zone="clock")
     assert parquet.read_table(raw / "events.parquet")["time_zone"].to_pylist() == ["Asia/Tokyo", None]
     assert json.loads((raw / "summary.json").read_text())["time_zones"] == ["users", "events"]
+
+
+@pytest.mark.parametrize("zone", ["GMT+2", "europe/berlin", "Mars/X", "CET+1"])
+def test_zones_that_are_none_are_refused_beyond_a_share(tmp_path: Path, zone: str) -> None:
+    with pytest.raises(SourceError, match="1 of 1 time zones of events are unknown") as refused:
+        run(
+            tmp_path, events=EVENTS.replace("Asia/Tokyo", zone), max_rejected_share=0.4, user_time_zone="",
+            event_time_zone="clock",
+        )  # fmt: skip
+    assert zone in refused.value.found
 
 
 def test_without_them_the_summary_is_as_before(tmp_path: Path) -> None:
