@@ -15,8 +15,8 @@ from components.featurize.config import FeaturizeConfig
 from components.featurize.feedback import Labels, label_column
 from components.featurize.interactions import Interactions
 from components.featurize.queries import QueryRequests
-from components.featurize.split import TRAIN, Bools, Ints, Log, Split, known_between
-from components.featurize.tables import DAY_US, RequestTable, arrow_lists
+from components.featurize.split import DAY_US, TRAIN, Bools, Ints, Log, Split, known_between
+from components.featurize.tables import RequestTable, arrow_lists
 from rankline import contracts, label_sql
 from rankline.errors import TooSmall
 

@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as parquet
 
-from components.featurize.split import Ints, Lists, Requests
+from components.featurize.split import DAY_US, Ints, Lists, Requests
 from rankline import label_sql
 from rankline.contracts import LABELS
+from rankline.errors import ValidationFailed
 from rankline.io.sql import identifier
 from rankline.labels import FEEDBACK, Label, effective_labels
 
+MAX_RECURRING = 0.05  # share of the requests of a user whose id may be used again on another day
 MAX_SHOWN = 200  # rows of a request without an id, after which the next one begins
 
 
@@ -88,8 +90,12 @@ def create_tables(db: Any, labels: Labels, *, window_s: int) -> None:
     They are made from `logged`. A positive that a label of its own exposure takes back (it was put into the cart and
     removed again) is none. What happens later than the window says nothing of a positive: a return of next week is not
     known to the histories of this week.
+
+    Raises:
+        ValidationFailed: request ids recur on other days.
     """
     window_us = window_s * 1_000_000
+    _refuse_recurring_requests(db, labels)
     db.execute(f"CREATE TABLE grouped AS {_grouped_query(labels, window_us)}")
     values = ", ".join(f"max({label_column(name)}) AS {label_column(name)}" for name in labels.effective)
     feedback = label_sql.feedback(labels.effective, label_column)
@@ -113,6 +119,27 @@ def create_tables(db: Any, labels: Labels, *, window_s: int) -> None:
         WHERE weighed.feedback > 0 ORDER BY logged.row
         """
     )
+
+
+def _refuse_recurring_requests(db: Any, labels: Labels) -> None:
+    """Refuse request ids that name a page rather than a request: days later they show items to the same user again."""
+    in_vain = f"feedback = 0 AND NOT {label_sql.is_against(labels.effective, label_column)}"
+    requests, recurring, example = db.sql(
+        f"""
+        SELECT count(*), count(*) FILTER (spread_us > {DAY_US}), any_value(request_id) FILTER (spread_us > {DAY_US})
+        FROM (
+            SELECT request_id, max(at_us) FILTER ({in_vain}) - min(at_us) FILTER ({in_vain}) AS spread_us
+            FROM logged WHERE request_id IS NOT NULL GROUP BY user_id, request_id)
+        """
+    ).fetchall()[0]
+    if recurring > MAX_RECURRING * requests:
+        raise ValidationFailed(
+            "request ids are used again on other days",
+            expected=f"ids of one request each, but for {MAX_RECURRING:.0%} of them",
+            found=f"{recurring} of {requests} requests of a user show items more than a day apart, such as {example!r}",
+            where="ingest.columns.request_id",
+            hint="leave it empty, so that time tells requests apart, or join the id with the day in the source",
+        )
 
 
 def _grouped_query(labels: Labels, window_us: int) -> str:

@@ -14,8 +14,8 @@ import pyarrow.parquet as parquet
 from components.featurize.config import FeaturizeConfig
 from components.featurize.feedback import Labels, label_column
 from components.featurize.profiles import Profiles
-from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
-from components.featurize.tables import DAY_US, RequestTable
+from components.featurize.split import DAY_US, TEST, TRAIN, VALID, Ints, quantile_cuts
+from components.featurize.tables import RequestTable
 from rankline import contracts, label_sql
 from rankline.contracts import TIME_ZONE
 from rankline.errors import ValidationFailed

@@ -13,13 +13,13 @@ from typing import Any
 
 from components.featurize.feedback import Labels, create_tables, label_column
 from components.featurize.parquet_writers import ParquetWriters
+from components.featurize.split import DAY_US
 from rankline.contracts import SPLIT
 from rankline.features import rating_scale
 from rankline.io.sql import identifier, literal
 from rankline.labels import FEEDBACK
 
 WINDOWS_D = (1, 7, 30)
-DAY_US = 86_400 * 1_000_000
 
 # Pseudo-events that fall evenly into a month's weeks: few events make no trend.
 TREND_PRIOR = 10

@@ -20,6 +20,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 TRAIN, VALID, TEST = range(len(SPLITS))
+DAY_US = 86_400 * 1_000_000
 
 BLOCK = 1 << 16  # requests whose histories are built at once
 

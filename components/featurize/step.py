@@ -75,7 +75,7 @@ def featurize(
     Raises:
         TooSmall: a split would have fewer requests than ``config.min_requests``, or a label has one outcome.
         UsageError: a declared feature has no column that can be encoded.
-        ValidationFailed: events name unknown items, or queries without words.
+        ValidationFailed: events name unknown items or queries without words, or request ids recur on other days.
         IntegrityError: a join lost rows, or the fast join and Feast do not agree.
         StorageError: Postgres does not answer, refuses, or its registry is locked.
     """

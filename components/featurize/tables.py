@@ -13,12 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from components.featurize.interactions import Interactions
-from components.featurize.split import Ints, Lists, Requests, Split
+from components.featurize.split import DAY_US, Ints, Lists, Requests, Split
 from rankline import contracts
 from rankline.features import transforms
 from rankline.features.profile import CONTEXT, PROFILE
-
-DAY_US = 86_400 * 1_000_000
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 from components.featurize.config import FeaturizeConfig
 from components.featurize.snapshots import load_tables
 from components.featurize.step import featurize
-from rankline.errors import TooSmall
+from rankline.errors import TooSmall, ValidationFailed
 from tests.components.labelled_log import ingest_log
 
 Rows = list[dict[str, Any]]
@@ -281,3 +281,12 @@ def test_dislikes_alone_tell_no_chance_of_a_like(tmp_path: Path) -> None:
     rows, columns, labels = logs()["dislikes"]
     with pytest.raises(TooSmall, match="no impression without like"):
         make(tmp_path, rows(), columns, labels)
+
+
+@pytest.mark.parametrize("page", ["home", "list"])
+def test_an_id_that_names_a_page_is_no_request(tmp_path: Path, page: str) -> None:
+    rows = [{**row, "page": page} for row in by_types(with_requests=True)]
+    with pytest.raises(ValidationFailed, match="used again on other days") as refused:
+        make(tmp_path, rows, {**TYPES, "request_id": "page"}, CLICK_AND_BUY)
+    assert page in refused.value.found
+    assert read(make(tmp_path / "by time", rows, TYPES, CLICK_AND_BUY), "requests")
