@@ -14,6 +14,8 @@ from onboarding.inference.schema import SchemaMapping
 from onboarding.survey.survey import TableSurvey
 from rankline.labels import IMPRESSION
 
+MAX_TOGETHER = 200  # events of one value of a column that may name requests
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -51,6 +53,7 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
         yield from _item_gaps(mapping)
     yield from _label_gaps(mapping, log)
     yield from _unmapped_gaps(mapping, log)
+    yield from _request_gaps(mapping, log)
     yield from _user_gaps(mapping, log)
     has_query_text = "queries" in mapping.roles or bool(mapping.column("events", "query_text"))
     if mapping.column("events", "query_id") and not has_query_text:
@@ -158,6 +161,24 @@ def _unmapped_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
         else:
             what, advice = "may say what happened", f"--column labels.{label}={name}, if above 0 is good"
         yield Gap(f"{name} {what}, and it is not mapped: {without}", advice)
+
+
+def _request_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The columns that may name the request of an event, in a log of impressions where none is known to."""
+    if mapping.column("events", "request_id") or not _has_negatives(event_labels(mapping)):
+        return
+    mapped = {each.column for each in mapping.column_mappings.get("events", ())}
+    user = mapping.column("events", "user_id")
+    users = log.columns[user].distinct if user else 1
+    for name, stats in log.columns.items():
+        shown_together = stats.values / max(stats.distinct, 1)
+        is_text = stats.kind in ("text", "token") and stats.filled > 0.9 and not stats.times
+        if name not in mapped and is_text and stats.distinct > users and 2 <= shown_together <= MAX_TOGETHER:
+            yield Gap(
+                f"{name} may name the request that showed items together ({shown_together:.0f} events each), and it is "
+                "not mapped: time tells requests apart",
+                f"--column request_id={name}, if it does",
+            )
 
 
 def _user_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:

@@ -75,7 +75,7 @@ def _kind(log: TableSurvey) -> str:
 def _keys(text: str) -> list[str]:
     try:
         value: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     objects = value if isinstance(value, list) else []
     return [key for each in objects if isinstance(each, dict) for key in each]

@@ -138,7 +138,7 @@ def _json(text: str, ids: UserIds, layout: Layout) -> tuple[list[tuple[str, bool
     stuck = "nobody knows how to take a user out of nested JSON"
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if isinstance(document, list) or (isinstance(document, dict) and "\n" in text.strip()):
         return [(text, False)], stuck if _names_user(document, ids, layout) else ""
@@ -146,7 +146,7 @@ def _json(text: str, ids: UserIds, layout: Layout) -> tuple[list[tuple[str, bool
     for line in io.StringIO(text, newline=""):
         try:
             record = json.loads(line) if line.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             fault = fault or ("a line that cannot be read names a user" if ids.is_in(line) else "")
             record = {}
         users = layout.users([name for name, _ in _leaves(record)], ids)
@@ -165,16 +165,17 @@ def _names_user(document: Any, ids: UserIds, layout: Layout) -> bool:
     return bool(ids.among(value for name, value in leaves if name in users or ids.are_in_column(name)))
 
 
-def _leaves(value: Any, name: str = "", *, lists: bool = False) -> Iterator[tuple[str, Any]]:
+def _leaves(record: Any, *, lists: bool = False) -> Iterator[tuple[str, Any]]:
     """(path, value) of the values of a record; of those in lists only where they are wanted."""
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _leaves(each, f"{name}.{key}" if name else str(key), lists=lists)
-    elif isinstance(value, list):
-        for each in value if lists else ():
-            yield from _leaves(each, name, lists=True)
-    else:
-        yield name, value
+    waiting = [("", record)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{name}.{key}" if name else str(key), each) for key, each in reversed(value.items())]
+        elif isinstance(value, list):
+            waiting += [(name, each) for each in reversed(value)] if lists else []
+        else:
+            yield name, value
 
 
 # -- delimited text --------------------------------------------------------------------------------------------

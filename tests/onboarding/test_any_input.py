@@ -70,6 +70,13 @@ INPUTS: dict[str, Callable[[Path], Any]] = {
     ),
     "deep objects": lambda folder: (folder / "log.jsonl").write_text((deep(30) + "\n") * 20),
     "objects too deep": lambda folder: (folder / "log.jsonl").write_text((deep(5000) + "\n") * 20),
+    "objects of a depth that few parsers take": lambda folder: (folder / "log.jsonl").write_text(
+        (deep(1200) + "\n") * 20
+    ),
+    "objects beyond all depth": lambda folder: (folder / "log.jsonl").write_text((deep(200_000) + "\n") * 20),
+    "lists too deep": lambda folder: (folder / "log.csv").write_text(
+        "user_id,items\n" + f"u,{'[' * 5000}{']' * 5000}\n" * 20
+    ),
     "halves of characters": lambda folder: (folder / "log.jsonl").write_text('{"user_id": "\\ud800", "x": 1}\n' * 20),
     "numbers beyond all bounds": lambda folder: (folder / "log.jsonl").write_text(
         '{"user_id": 1e999, "x": 123456789012345678901234567890123456789012345678901, "y": NaN}\n' * 20

@@ -411,3 +411,26 @@ def test_a_column_that_says_no_more_than_a_label_is_not_named(
 ) -> None:
     columns = common(clicked=cycle(0, 1), **{name: cycle(*values)})
     assert not [gap for gap in proposed(event_log(tmp_path / "log", columns)).gaps if gap.what.startswith(f"{name} ")]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "is_named"),
+    [
+        ("view_of_page", 5, True),
+        ("bezoek", 3, True),
+        ("row", 1, False),  # each event has its own
+        ("device", 200, False),  # fewer than there are users
+    ],
+)
+def test_a_column_that_may_name_requests_is_named(tmp_path: Path, name: str, rows: int, is_named: bool) -> None:
+    kinds = cycle("impression", "impression", "click", "impression")
+    columns = common(event=kinds, **{name: lambda n: f"x{n // rows}"})
+    columns["user_id"] = lambda n: f"u{n // 20}"
+    proposal = proposed(event_log(tmp_path / "log", columns))
+    assert "request_id" not in written(proposal)["columns"]
+    named = [gap.advice for gap in proposal.gaps if "may name the request" in gap.what]
+    assert bool(named) == is_named
+    if named:
+        again = proposed(tmp_path / "log", overrides={"request_id": name})
+        assert written(again)["columns"]["request_id"] == name
+        assert not [gap for gap in again.gaps if "may name the request" in gap.what]

@@ -15,6 +15,7 @@ from rankline.io.sql import literal
 
 MAX_METADATA_BYTES = 1 << 20  # a larger file without lines is data in another layout
 SAMPLED_LINES = 10_000  # objects whose keys become columns
+MAX_DEPTH = 100  # an object that lies deeper is one column
 
 
 def json_part(table: str, file: File, config: IngestConfig) -> Part:
@@ -94,10 +95,10 @@ def _no_lines_error(message: str, first: bytes, file: File, command: str) -> Sou
 
 
 def _nested_keys(record: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The keys of an object and of the objects inside it."""
+    """The keys of an object and of the objects inside it, as deep as objects become columns."""
     for key, value in record.items():
         if not key:
             continue
         yield (*parents, key)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(parents) < MAX_DEPTH:
             yield from _nested_keys(value, (*parents, key))

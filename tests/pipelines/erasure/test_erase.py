@@ -290,6 +290,23 @@ def test_free_text_is_said_and_left_and_fails_nothing(workspace: Path) -> None:
     assert [(each.path, each.action) for each in again.treated] == [("data/shop.csv", "mentioned")]
 
 
+@pytest.mark.parametrize("depth", [400, 5_000, 200_000])  # how deep a parser reads depends on the version of Python
+def test_objects_too_deep_to_be_read_hide_no_user(workspace: Path, depth: int) -> None:
+    deep = '{"a":' * depth + '{"user_id": "USER"}' + "}" * depth + "\n"
+    rows = [deep.replace("USER", user) for user in ("anna@example.com", "anna@example.org")]
+    path = workspace / "data" / "log.jsonl"
+    path.write_text("".join(rows))
+    try:
+        erase(workspace, ["anna@example.com"], say=lambda _: None)
+    except ErasureIncomplete as error:
+        assert (depth > 400, "log.jsonl" in error.found, path.read_text()) == (True, True, "".join(rows))
+    else:
+        assert path.read_text() == rows[1]
+    path.write_text(rows[1])
+    erase(workspace, ["anna@example.com"], say=lambda _: None)
+    assert path.read_text() == rows[1]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
