@@ -1,0 +1,1 @@
+"""The review desk: pending candidates, their evidence, and the decisions on them."""
