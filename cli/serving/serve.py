@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,8 @@ HELP = """Serve the workspace's champion over HTTP, swapping to a new one withou
 Example: rankline serve --port 8000, then rankline ask 196"""
 ASK_HELP = """Ask a running server for recommendations to a user, for results of a query, or for both together.
 
-Examples: rankline ask 196; rankline ask --query "how long does a permit take?"; rankline ask c017 -q kettle"""
+Examples: rankline ask 196; rankline ask --query "how long does a permit take?"; rankline ask c017 -q kettle;
+rankline ask c017 --context device=phone --context hour=21"""
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -64,6 +65,10 @@ def ask(
         list[str],
         typer.Option("--candidate", "-c", help="Rank only these items (or labels); repeat the option for each."),
     ] = [],  # noqa: B006
+    context: Annotated[
+        list[str],
+        typer.Option("--context", help="NAME=VALUE of a declared field of the request; repeat the option for each."),
+    ] = [],  # noqa: B006
     k: Annotated[int, typer.Option("--k", "-k", help="Number of items.", min=1)] = 10,
     url: Url = "http://127.0.0.1:8000",
     as_json: AsJson = False,
@@ -71,14 +76,35 @@ def ask(
     """See ASK_HELP."""
     if user is None and query is None:
         raise typer.BadParameter("give a user, --query, or both", param_hint="USER")
-    answer = ask_server(url, user=user, query=query, candidates=candidates, k=k)
+    answer = ask_server(url, user=user, query=query, candidates=candidates, context=parse_context(context), k=k)
     typer.echo(json.dumps(answer, indent=2) if as_json else "\n".join(answer_lines(answer)))
 
 
+def parse_context(options: Sequence[str]) -> dict[str, Any]:
+    """The fields of a request from NAME=VALUE; a value that reads as a JSON number or boolean is one."""
+    context: dict[str, Any] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{option!r} is not NAME=VALUE, such as device=phone", param_hint="--context")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        context[name] = value if isinstance(value, int | float | None) else text
+    return context
+
+
 def ask_server(
-    url: str, *, user: str | None = None, query: str | None = None, candidates: Sequence[str] = (), k: int
+    url: str,
+    *,
+    user: str | None = None,
+    query: str | None = None,
+    candidates: Sequence[str] = (),
+    context: Mapping[str, Any] | None = None,
+    k: int,
 ) -> dict[str, Any]:
-    """The server's answer to a user, to a query, or to both.
+    """The server's answer to a user, to a query, or to both, in a context.
 
     Raises:
         ServerError: no Rankline server answers there, or it answers with an error.
@@ -93,6 +119,8 @@ def ask_server(
         body["query"] = query
     if candidates:
         body["candidates"] = list(candidates)
+    if context:
+        body["context"] = dict(context)
     try:
         is_local = httpx.URL(url).host in LOCAL_HOSTS  # a proxy cannot reach these
         response = httpx.post(f"{url}/v1/{route}", json=body, timeout=30, trust_env=not is_local)

@@ -44,6 +44,8 @@ class Order:
         if not names:
             raise _refused(expression, f"{expression!r} names no head, so that all items would be equal")
         self.names = list(dict.fromkeys(names))
+        if not all(_is_finite(float(self.values(dict.fromkeys(self.names, value)))) for value in (0.0, 1.0)):
+            raise _refused(expression, f"{expression!r}, whose numbers multiply to infinity")
 
     def values(self, columns: Mapping[str, Any]) -> Any:
         """[N] the value of every item, from an array [N] for each name."""

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
+from cli.serving.serve import parse_context
 from tests.cli import command
 from tests.cli.command import RANKLINE
 from tests.cli.in_process import rankline, refused
@@ -70,6 +72,29 @@ def test_an_error_of_the_server_is_shown(url: str) -> None:
     message = refused("ask", "u1", "--url", url, "--k", 100_000)
     assert f"where: {url}" in message
     assert "found: " in message
+
+
+def test_a_context_reaches_the_server(url: str) -> None:
+    error = refused("ask", "u1", "--context", "device=phone", "--url", url)
+    assert "device" in error  # this model declares no such field
+    assert refused("ask", "u1", "--context", "time_zone=UTC", "--context", "hour=x", "--url", url)
+
+
+@pytest.mark.parametrize(
+    ("options", "context"),
+    [
+        (["device=phone", "hour=21"], {"device": "phone", "hour": 21}),
+        (["price=2.5", "holiday=true", "zip=007"], {"price": 2.5, "holiday": True, "zip": "007"}),
+        (["url=a=b", "tags=[1]", "empty="], {"url": "a=b", "tags": "[1]", "empty": ""}),
+    ],
+)
+def test_a_context_is_read_as_names_and_values(options: list[str], context: dict[str, Any]) -> None:
+    assert parse_context(options) == context
+
+
+@pytest.mark.parametrize("option", ["device", "=phone", ""])
+def test_a_context_without_a_name_is_refused(option: str) -> None:
+    assert "NAME=VALUE" in rankline("ask", "u1", "--context", option).stderr
 
 
 def test_no_server_answers(taken: int) -> None:
