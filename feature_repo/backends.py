@@ -16,6 +16,8 @@ from rankline.errors import StorageError
 from rankline.io.storage import FeatureStoreConfig
 
 _CONNECT_S = 10
+_REDIS_S = 5  # after which a store that accepts a command and answers nothing is taken to be away
+_REDIS_LIMITS = ("socket_timeout", "socket_connect_timeout")
 _BATCH = 50_000  # rows of a Parquet file in memory at once
 
 
@@ -54,7 +56,8 @@ def online(stores: FeatureStoreConfig) -> dict[str, Any] | None:
         return None
     secret = ",password=${REDIS_PASSWORD}" if os.environ.get("REDIS_PASSWORD") else ""
     # rows replace existing ones with the same timestamp, as in SQLite; by default Feast would keep the old one
-    return {"type": "redis", "connection_string": f"{stores.redis}{secret}", "skip_dedup": True}
+    limits = "".join(f",{name}={_REDIS_S}" for name in _REDIS_LIMITS if f"{name}=" not in stores.redis)
+    return {"type": "redis", "connection_string": f"{stores.redis}{limits}{secret}", "skip_dedup": True}
 
 
 def load_tables(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, Path]) -> None:

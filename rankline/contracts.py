@@ -6,10 +6,18 @@ Nothing here reads or writes a file.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 UTC_TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -122,12 +130,22 @@ def encode_nulls(value: Any) -> Any:
     return NULL_MARKER if value is None else value
 
 
+MAX_NUMBER = 3e38  # what a float32 holds
+MAX_ID = 4096
+MAX_EVENTS = 100_000
+# a string with a length is checked for being Unicode, one without is not
+Id = Annotated[str, Field(max_length=MAX_ID)]
+Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
+
+
 class History(FrozenModel):
     """The items that a user interacted with, oldest first, in three parallel lists."""
 
-    item_ids: list[str] = []
-    times: list[float] = Field(default=[], description="unix seconds")
-    ratings: list[float] = Field(default=[], description="explicit feedback, 0 if there was none")
+    item_ids: list[Id] = Field(default=[], max_length=MAX_EVENTS)
+    times: list[Number] = Field(default=[], max_length=MAX_EVENTS, description="unix seconds")
+    ratings: list[Number] = Field(
+        default=[], max_length=MAX_EVENTS, description="explicit feedback, 0 if there was none"
+    )
 
 
 class FrozenState(OmitsUnset):
@@ -135,17 +153,42 @@ class FrozenState(OmitsUnset):
 
     OMITTED = ("profile", "context", "time_zone")
 
-    at: float = Field(description="time of the request, in unix seconds")
+    at: Number = Field(description="time of the request, in unix seconds")
     history: History = History()
-    seen: list[str] = Field(default=[], description="items to leave out of the response")
-    user_features: dict[str, float] = {}
-    affinity: dict[str, float] = Field(default={}, description="category -> share of the user's events")
+    seen: list[Id] = Field(default=[], description="items to leave out of the response")
+    user_features: dict[Id, Number] = {}
+    affinity: dict[Id, Number] = Field(default={}, description="category -> share of the user's events")
     item_features: dict[str, list[Any]] = Field(
         default={}, description="columns: item_id and one list per feature; items that are missing have default values"
     )
     profile: dict[str, Any] = Field(default={}, description="declared features of the user; any may be missing")
     context: dict[str, Any] = Field(default={}, description="declared features of the request; any may be missing")
-    time_zone: str = Field(default="", description="zone of the user's clock; UTC if empty")
+    time_zone: str = Field(default="", max_length=100, description="zone of the user's clock; UTC if empty")
+
+    @field_validator("item_features")
+    @classmethod
+    def _one_value_per_item(cls, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Ids are strings, every other column has a finite number, or none, for each of them."""
+        import numpy as np
+
+        ids = columns.get("item_id", [])
+        if not all(isinstance(item, str) for item in ids):
+            raise ValueError("item_id: ids are strings")
+        for name, values in columns.items():
+            if len(values) != len(ids):
+                raise ValueError(f"{name}: {len(values)} values for {len(ids)} items in item_id")
+            if name == "item_id":
+                continue
+            numbers = [value for value in values if value is not None]
+            if not all(isinstance(value, int | float) for value in numbers):
+                raise ValueError(f"{name}: values are numbers")
+            try:
+                largest = np.abs(np.asarray(numbers, np.float64)).max(initial=0.0)
+            except OverflowError:
+                largest = np.inf
+            if not largest <= MAX_NUMBER:
+                raise ValueError(f"{name}: a value is infinite, or none, as a float32")
+        return columns
 
 
 class Precision(OmitsUnset):

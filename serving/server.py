@@ -36,6 +36,8 @@ class Settings:
     threads: int = 1  # per session; requests run in parallel as well
     poll_s: float = 2.0
     drain_s: int = 30
+    max_pending: int = 128  # requests that are answered or wait; more get 429
+    max_body_mb: float = 8.0
     ready_file: Path | None = None
 
 
@@ -64,6 +66,7 @@ def serve(settings: Settings) -> None:
         import uvicorn
 
         from serving.api.app import create_app
+        from serving.api.middleware import RequestLimits
         from serving.features.lookup import FeatureLookup
         from serving.metrics import Metrics
         from serving.model_manager import ModelManager
@@ -79,7 +82,8 @@ def serve(settings: Settings) -> None:
         features = FeatureLookup(
             _feature_source(settings), metrics, item_ids=lambda: models.item_ids, fields=lambda: models.fields
         )
-        app = create_app(models, features, metrics)
+        limits = RequestLimits(settings.max_pending, round(settings.max_body_mb * (1 << 20)))
+        app = create_app(models, features, metrics, limits)
 
         class Announcing(uvicorn.Server):
             """Announces its URL once it answers."""
@@ -164,6 +168,18 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.drain_s,
         help="seconds that SIGTERM waits for requests (default %(default)s)",
+    )
+    add(
+        "--max-pending",
+        type=int,
+        default=defaults.max_pending,
+        help="requests that are answered or wait at once; more get 429 (default %(default)s)",
+    )
+    add(
+        "--max-body-mb",
+        type=float,
+        default=defaults.max_body_mb,
+        help="largest body of a request in MiB; a larger one gets 413 (default %(default)s)",
     )
     add("--ready-file", type=Path, help="write {url, pid, model_id} to this file once requests are answered")
     return parser

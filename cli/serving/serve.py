@@ -36,13 +36,19 @@ def serve(
     ] = "fp32",
     provider: Annotated[Literal["cpu", "cuda"], typer.Option(help="cuda refuses to start without a GPU.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of one ONNX Runtime session.", min=1)] = 1,
+    max_pending: Annotated[
+        int, typer.Option(help="Requests that are answered or wait at once; more get 429 at once.", min=1)
+    ] = 128,
+    max_body_mb: Annotated[
+        float, typer.Option(help="Largest body of a request in MiB; a larger one gets 413.", min=0.001)
+    ] = 8.0,
 ) -> None:
     """See HELP."""
     from serving.server import main
 
     arguments = server_arguments(
         workspace, bundle=bundle, repository=repository, host=host, port=port, precision=precision, provider=provider,
-        threads=threads,
+        threads=threads, **{"max-pending": max_pending, "max-body-mb": max_body_mb},
     )  # fmt: skip
     raise typer.Exit(main(arguments))
 

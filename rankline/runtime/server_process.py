@@ -19,6 +19,7 @@ import psutil
 from rankline.errors import ServerError
 
 LOG_LINES = 15
+MAX_BODY_MB = 1024  # a replayed request has the features of the whole catalogue
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def serving(
     folder.mkdir(parents=True, exist_ok=True)
     log, ready = folder / "server.log", folder / "ready.json"
     command = [sys.executable, "-P", "-m", "serving", "--bundle", str(bundle), "--precision", precision]
-    command += ["--port", "0", "--ready-file", str(ready)]
+    command += ["--port", "0", "--ready-file", str(ready), "--max-body-mb", str(MAX_BODY_MB)]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:

@@ -9,15 +9,19 @@ from fastapi import FastAPI
 
 from serving.api import ranking, status
 from serving.api.errors import add_error_handlers
-from serving.api.middleware import RequestMiddleware
+from serving.api.middleware import RequestLimits, RequestMiddleware
 from serving.api.schemas import ErrorResponse
 from serving.api.services import Services
 from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
 
+_LIMITS = RequestLimits()
 
-def create_app(models: ModelManager, features: FeatureLookup, metrics: Metrics) -> FastAPI:
+
+def create_app(
+    models: ModelManager, features: FeatureLookup, metrics: Metrics, limits: RequestLimits = _LIMITS
+) -> FastAPI:
     """Build the application; it closes ``models`` and ``features`` when it shuts down."""
 
     @asynccontextmanager
@@ -31,10 +35,11 @@ def create_app(models: ModelManager, features: FeatureLookup, metrics: Metrics) 
         description="Ranked items from the champion model.",
         version="1",
         lifespan=lifespan,
+        redirect_slashes=False,
         responses={422: {"model": ErrorResponse, "description": "Unprocessable Entity"}, 503: {"model": ErrorResponse}},
     )
     app.state.services = Services(models, features, metrics)
-    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.add_middleware(RequestMiddleware, metrics=metrics, limits=limits)
     add_error_handlers(app)
     app.include_router(ranking.router)
     app.include_router(status.router)

@@ -12,6 +12,11 @@ from serving.api.schemas import ErrorResponse
 from serving.engine import UnknownItem
 from serving.model_manager import NotReady
 
+HINTS = {
+    404: "see /docs for the list of routes",
+    405: "see /docs for the list of routes",
+    413: "send less at once, or start the server with a larger --max-body-mb",
+}
 # The first matching class decides.
 _STATUS_OF_ERROR: tuple[tuple[type[RanklineError], int], ...] = (
     (UnknownItem, 404),
@@ -35,13 +40,18 @@ def add_error_handlers(app: FastAPI) -> None:
     async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"])
+        is_unread = isinstance(first.get("input"), bytes)  # a body of another type is passed on as it is
         return _error_response(
             request,
             422,
-            error=f"the request is invalid: {location}",
-            expected=first["msg"],
-            found=repr(first.get("input"))[:200],
-            hint="see /docs for the parameters of each route",
+            error="the body was not read as JSON" if is_unread else f"the request is invalid: {location}",
+            expected="a JSON object, with the header Content-Type: application/json" if is_unread else first["msg"],
+            found=f"Content-Type: {request.headers.get('content-type', 'none')}"
+            if is_unread
+            else repr(first.get("input"))[:200],
+            hint="send the header Content-Type: application/json"
+            if is_unread
+            else "see /docs for the parameters of each route",
         )
 
     @app.exception_handler(HTTPException)
@@ -51,20 +61,14 @@ def add_error_handlers(app: FastAPI) -> None:
             error.status_code,
             error=str(error.detail),
             found=f"{request.method} {request.url.path}",
-            hint="see /docs for the list of routes",
-        )
-
-    @app.exception_handler(Exception)
-    async def handle_unexpected_error(request: Request, error: Exception) -> JSONResponse:
-        return _error_response(
-            request,
-            500,
-            error=f"an unexpected {type(error).__name__} in the server",
-            found=str(error)[:200],
-            hint="see the stack trace in the server's log",
+            hint=HINTS.get(error.status_code, "see /docs for the parameters of each route"),
         )
 
 
 def _error_response(request: Request, status: int, **fields: str) -> JSONResponse:
-    body = ErrorResponse(request_id=request.state.request_id, **fields)
-    return JSONResponse(body.model_dump(), status_code=status)
+    return error_response(request.state.request_id, status, **fields)
+
+
+def error_response(request_id: str, status: int, **fields: str) -> JSONResponse:
+    """The response of an error."""
+    return JSONResponse(ErrorResponse(request_id=request_id, **fields).model_dump(), status_code=status)

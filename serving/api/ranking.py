@@ -25,7 +25,7 @@ from serving.api.schemas import (
     UserRequest,
 )
 from serving.api.services import services_of
-from serving.engine import Engine, EngineRequest, EngineResponse, read_context, run_request
+from serving.engine import Engine, EngineRequest, EngineResponse, check_frozen, read_context, run_request
 
 router = APIRouter()
 
@@ -96,6 +96,7 @@ def _look_up(
     degraded: list[str] = []
     if payload.frozen is not None:
         state = payload.frozen
+        check_frozen(state, services_of(request).models.engine.fields)
     else:
         at = time.time() if payload.at is None else payload.at
         engine = services_of(request).models.engine

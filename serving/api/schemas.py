@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rankline.contracts import FrozenState, History
+from rankline.contracts import MAX_EVENTS, FrozenState, History, Id
 from rankline.features.transforms import MAX_TIME_S
 from rankline.text import query_text
 
@@ -16,10 +16,12 @@ class UserRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user_id: str | None = Field(None, description="the user whose history and features are looked up")
+    user_id: Id | None = Field(None, description="the user whose history and features are looked up")
     history: History | None = Field(None, description="replaces the history that would be looked up")
-    seen: list[str] | None = Field(
-        None, description="items to leave out besides those looked up; by default those of the given history"
+    seen: list[Id] | None = Field(
+        None,
+        max_length=MAX_EVENTS,
+        description="items to leave out besides those looked up; by default those of the given history",
     )
     frozen: FrozenState | None = Field(
         None, description="a snapshot of history and features at some time; replaces every lookup"
@@ -39,6 +41,8 @@ class UserRequest(BaseModel):
             given = [name for name in ("history", "seen", "at", "context") if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"a frozen state already contains {', '.join(given)}; give one or the other")
+            if not 0 <= self.frozen.at <= MAX_TIME_S:
+                raise ValueError(f"frozen.at: unix seconds from 0 to {MAX_TIME_S:.0f}")
         history = self.history or (self.frozen.history if self.frozen else History())
         if any(len(values) not in (0, len(history.item_ids)) for values in (history.times, history.ratings)):
             raise ValueError("item_ids, times and ratings of a history must have the same length")
@@ -52,13 +56,14 @@ class RecommendRequest(UserRequest):
     exclude_seen: bool = Field(True, description="leave out items the user has already seen")
 
 
+Text = Annotated[str, Field(max_length=20_000)]
+
+
 class _QueryRequest(UserRequest):
     """A user who may also give a query or the turns of a conversation."""
 
-    query: str | None = Field(
-        None, max_length=20_000, description="a search text; a history given with it counts as well"
-    )
-    turns: list[str] | None = Field(
+    query: Text | None = Field(None, description="a search text; a history given with it counts as well")
+    turns: list[Text] | None = Field(
         None, min_length=1, max_length=1000, description="a conversation, oldest turn first, instead of a query"
     )
 
@@ -91,7 +96,7 @@ class SearchRequest(_QueryRequest):
 class RankRequest(_QueryRequest):
     """Rank the given items or labels for a user, a query, or both."""
 
-    candidates: list[str] = Field(min_length=1, max_length=10_000, description="item ids, in any order")
+    candidates: list[Id] = Field(min_length=1, max_length=10_000, description="item ids, in any order")
     k: int | None = Field(None, ge=1, description="number of items; by default all of them")
 
 
@@ -100,7 +105,7 @@ class SimilarRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    item_id: str
+    item_id: Id
     k: int = Field(10, ge=1, le=1000, description="number of items")
 
 

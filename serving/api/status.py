@@ -1,4 +1,7 @@
-"""Routes that describe the server: the model, probes, metrics."""
+"""Routes that describe the server: the model, probes, metrics.
+
+They run on the event loop, so that they answer while every worker thread ranks.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ router = APIRouter()
 
 
 @router.get("/v1/model")
-def model(request: Request) -> ModelResponse:
+async def model(request: Request) -> ModelResponse:
     """Describe the model that serves: ids, heads, features, parity."""
     models = services_of(request).models
     engine = models.engine
@@ -32,14 +35,16 @@ def model(request: Request) -> ModelResponse:
     )
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
-def livez() -> dict[str, bool]:
+async def livez() -> dict[str, bool]:
     """Report that the process is alive."""
     return {"live": True}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Readiness}})
-def readyz(request: Request, response: Response) -> Readiness:
+async def readyz(request: Request, response: Response) -> Readiness:
     """Report whether requests are answered; missing features degrade answers but the server stays ready."""
     services = services_of(request)
     models, features = services.models, services.features
@@ -68,8 +73,9 @@ def readyz(request: Request, response: Response) -> Readiness:
     )
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", include_in_schema=False)
-def metrics_text(request: Request) -> Response:
+async def metrics_text(request: Request) -> Response:
     """Metrics in Prometheus's text format."""
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 

@@ -1,7 +1,7 @@
 """Engines: they rank items for a request in the steps prepare, run and finish; the server runs each request alone."""
 
 from serving.engine.bundle_engine import BundleEngine
-from serving.engine.profile import read_context
+from serving.engine.profile import check_frozen, read_context
 from serving.engine.protocol import (
     Engine,
     EngineInfo,
@@ -20,6 +20,7 @@ __all__ = [
     "EngineResponse",
     "RankedItem",
     "UnknownItem",
+    "check_frozen",
     "read_context",
     "run_request",
 ]

@@ -5,6 +5,7 @@ Shapes: B requests, P encoded numbers, K text fields, T tokens, N inputs, D vect
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from rankline.features.profile import Kind, ProfileEncoder, ProfileFields, Value
 from serving.engine.graphs import Floats, Ints, ModelGraphs
 
 LARGEST = float(np.finfo(np.float32).max)  # of a number that the model can read
+MAX_TEXT = 20_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EXPECTED: dict[Kind, str] = {"number": "a number", "choice": "a text", "choices": "a list of texts", "text": "a text"}
 
 
@@ -81,14 +84,31 @@ def read_context(given: Mapping[str, Any], fields: ProfileFields) -> tuple[dict[
             continue
         read = _zone(value) if name == TIME_ZONE else _value(value, fields.context[name])
         if read is None:
-            raise UsageError(
-                f"{name} of the request's context has another type",
-                expected=declared[name],
-                found=repr(value)[:200],
-                hint="leave out what is not known",
-            )
+            raise _misread(f"{name} of the request's context", declared[name], value)
         context[name] = read
     return {name: value for name, value in context.items() if name != TIME_ZONE}, str(context.get(TIME_ZONE, ""))
+
+
+def check_frozen(state: FrozenState, fields: ProfileFields) -> None:
+    """Check what a frozen state says of the fields that the model reads; it may say more, as of another model.
+
+    Raises:
+        UsageError: a value is of another type.
+    """
+    for part, kinds, given in (("profile", fields.user, state.profile), ("context", fields.context, state.context)):
+        for name in kinds.keys() & given.keys():
+            value = given[name]
+            if value is not None and _value(value, kinds[name]) is None:
+                raise _misread(f"frozen.{part}.{name}", _EXPECTED[kinds[name]], value)
+
+
+def _misread(field: str, expected: str, value: Any) -> UsageError:
+    return UsageError(
+        f"{field} has another type",
+        expected=expected,
+        found=repr(value)[:200],
+        hint="leave out what is not known",
+    )
 
 
 def _value(value: Any, kind: Kind) -> Value | None:
@@ -97,10 +117,15 @@ def _value(value: Any, kind: Kind) -> Value | None:
         is_number = isinstance(value, int | float) and abs(value) < LARGEST
         return float(value) if is_number else None
     if kind == "choices":
-        return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
+        return value if isinstance(value, list) and all(map(_is_text, value)) else None
     if isinstance(value, bool):
         return str(value).lower()  # as ingest writes a boolean
-    return str(value) if isinstance(value, str | int) else None
+    return str(value) if _is_text(value) or isinstance(value, int) else None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text of Unicode, which half of a character is not, and of a length that anybody would write."""
+    return isinstance(value, str) and len(value) <= MAX_TEXT and not _SURROGATE.search(value)
 
 
 def _zone(value: Any) -> str | None:

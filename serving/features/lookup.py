@@ -1,8 +1,9 @@
 """Looks up the features of a request, or falls back to defaults and reports it.
 
-A background thread opens the source and keeps the item features of the whole catalogue up to date. After one failed
-lookup the source counts as down until that thread reaches it again, so requests never wait for a store that does not
-answer.
+A background thread opens the source and keeps the item features of the whole catalogue up to date. After a lookup that
+took too long the source counts as down until that thread reaches it again, so requests never wait for a store that does
+not answer. After a lookup that failed in another way, which may be the fault of one id, that thread asks for somebody
+else: only if that fails, too, the source is down.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from serving.metrics import Metrics
 log = logging.getLogger("rankline.serving")
 
 State = Literal["off", "opening", "ready", "down"]
+
+NOBODY = "rankline-nobody"  # the id that a store is asked for to see whether it answers
 
 
 class FeatureLookup:
@@ -48,7 +51,8 @@ class FeatureLookup:
         self._cached_item_ids: Sequence[str] = ()  # the catalogue that the columns belong to
         self._read_at = 0.0
         self._user_key: UserKey | None = None  # hashes the ids of requests, where those of the store are hashed
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._suspect = False  # a lookup failed, and nobody knows yet whether others do
         self._thread = threading.Thread(target=self._refresh_loop, name="features", daemon=True)
 
     def start(self) -> None:
@@ -59,6 +63,7 @@ class FeatureLookup:
     def close(self) -> None:
         """Stop refreshing."""
         self._stop.set()
+        self._wake.set()
 
     @property
     def service(self) -> str:
@@ -78,9 +83,10 @@ class FeatureLookup:
         A history in the request replaces the store's; its seen items are added to the store's.
         """
         user = self._user_state(user_id, at) if user_id is not None else UserState()
+        ready = self.state == "ready" and user is not None
+        user = user or UserState()
         if history is not None and seen is None:
             seen = history.item_ids
-        ready = self.state == "ready"
         state = FrozenState(
             at=at,
             history=user.history if history is None else history,
@@ -96,19 +102,35 @@ class FeatureLookup:
         state = state.model_copy(update={"item_features": self._columns})
         return state, user.known if ready and user_id is not None else None, [] if ready else ["features"]
 
-    def _user_state(self, user_id: str, at: float) -> UserState:
+    def _user_state(self, user_id: str, at: float) -> UserState | None:
+        """What the store has of a user; None if it could not be asked."""
         if self._source is None or self.state != "ready":
-            return UserState()
+            return None
         try:
             return self._source.user_state(self._user_key.hash(user_id) if self._user_key else user_id, at)
-        except Exception as error:  # a store can raise anything; the request is answered without it
+        except TimeoutError as error:
             self._mark_down(error)
-            return UserState()
+        except Exception as error:  # a store can raise anything; the request is answered without it
+            log.warning("the features of one user could not be read: %s", first_line(error))
+            self._suspect = True
+            self._wake.set()
+        return None
 
     def _refresh_loop(self) -> None:
         while not self._stop.is_set():
+            self._wake.clear()
             self.refresh()
-            self._stop.wait(self._retry_s)
+            self._wake.wait(self._retry_s)
+
+    def _check_suspect(self, source: FeatureSource) -> bool:
+        """Whether the store answers after a lookup that failed; it counts as down if not."""
+        self._suspect = False
+        try:
+            source.user_state(NOBODY, time.time())
+        except Exception as error:
+            self._mark_down(error)
+            return False
+        return True
 
     def refresh(self) -> None:
         """Open the source if necessary, and read the catalogue's item features if they are due.
@@ -120,6 +142,8 @@ class FeatureLookup:
             return
         items, fields = self._item_ids(), self._fields()
         source = self._source if self._source.service == fields.service else self._source.for_fields(fields)
+        if self._suspect and not self._check_suspect(self._source):
+            return
         due = time.monotonic() - self._read_at > self._refresh_s or source is not self._source
         if self.state == "ready" and items is self._cached_item_ids and not due and not source.changed():
             return

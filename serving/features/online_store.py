@@ -32,6 +32,7 @@ from rankline.runtime.bucket_workspace import BucketWorkspace
 
 # Items per read: a read locks the store, and the lookups of users wait for it.
 _ITEMS_PER_READ = 200
+MAX_WAIT_S = 1.0  # of a request for the lookups before it
 
 Columns = dict[str, list[Any]]
 
@@ -177,12 +178,20 @@ class FeastLibrary(FeatureSource):
         return versions
 
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
-        """Read the features of a service whose views need only these entities."""
-        with self._lock:
+        """Read the features of a service whose views need only these entities.
+
+        Raises:
+            TimeoutError: the store is busy with another lookup for too long.
+        """
+        if not self._lock.acquire(timeout=MAX_WAIT_S):
+            raise TimeoutError(f"the lookup before this one has not ended within {MAX_WAIT_S:g} s")
+        try:
             key = (service, frozenset(entities))
             if key not in self._references:
                 self._references[key] = self._feature_references(service, key[1])
             columns = self._store.get_online_features(self._references[key], dict(entities)).to_dict()
+        finally:
+            self._lock.release()
         return {name: values for name, values in columns.items() if name not in entities}
 
     def _feature_references(self, service: str, keys: frozenset[str]) -> list[str]:

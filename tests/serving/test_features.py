@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -20,7 +23,7 @@ from rankline.model.bundle import Bundle
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.lazy_imports import import_feast
 from serving.features.lookup import FeatureLookup
-from serving.features.online_store import FeastBucket, FeastLibrary, FeastServer, FeatureSource
+from serving.features.online_store import FeastBucket, FeastLibrary, FeastServer, FeatureSource, UserState
 from serving.metrics import Metrics
 from tests.servers.proxy import DROP, PASS, flaky
 from tests.servers.s3 import Bucket
@@ -161,7 +164,9 @@ def test_a_store_that_fails_degrades_and_comes_back() -> None:
     assert (lookup.state, degraded()) == ("ready", [])
     source.broken = True
     state, known, parts = lookup.look_up("u", at=NOON, history=None, seen=None)
-    assert (known, parts, lookup.state, lookup.reason) == (None, ["features"], "down", "the disk is on fire")
+    assert (known, parts, lookup.state) == (None, ["features"], "ready")
+    lookup.refresh()
+    assert (lookup.state, lookup.reason) == ("down", "the disk is on fire")
     assert state.user_features == {}
     assert state.item_features["item_id"] == ["i1"], "what is known of items is kept"
     reads = source.reads
@@ -174,6 +179,52 @@ def test_a_store_that_fails_degrades_and_comes_back() -> None:
     assert (lookup.state, degraded()) == ("ready", [])
     assert metrics.registry.get_sample_value("rankline_degraded_total", {"part": "features"}) == 3
     assert metrics.registry.get_sample_value("rankline_features_ready") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("embedded null"), OSError("key too long"), KeyError("u")])
+def test_an_id_that_the_store_refuses_takes_nobody_elses_features_away(error: Exception) -> None:
+    class Choosy(Switchable):
+        def user_state(self, user_id: str, at: float) -> UserState:
+            if user_id == "bad":
+                raise error
+            return UserState(known=True)
+
+    lookup = FeatureLookup(Choosy(), Metrics(), item_ids=lambda: ["i1"], refresh_s=3600)
+    lookup.refresh()
+    for _ in range(3):
+        assert lookup.look_up("bad", at=NOON, history=None, seen=None)[1:] == (None, ["features"])
+        assert lookup.look_up("u", at=NOON, history=None, seen=None)[1:] == (True, [])
+        lookup.refresh()
+        assert lookup.state == "ready"
+
+
+def test_a_store_that_hangs_is_down_for_all_but_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FeastLibrary(store)
+    lookup = FeatureLookup(source, Metrics(), item_ids=lambda: ["i1"], refresh_s=3600)
+    lookup.refresh()
+    assert lookup.state == "ready"
+    resume, entered = threading.Event(), threading.Event()
+    answer = source._store.get_online_features
+
+    def hang(*arguments: Any) -> Any:
+        entered.set()
+        resume.wait(60)
+        return answer(*arguments)
+
+    monkeypatch.setattr(source._store, "get_online_features", hang)
+    monkeypatch.setattr("serving.features.online_store.MAX_WAIT_S", 0.1)
+    ask = functools.partial(lookup.look_up, "u1", at=NOON, history=None, seen=None)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(ask)
+        entered.wait(60)
+        try:
+            assert [pool.submit(ask).result(timeout=30)[2] for _ in range(3)] == [["features"]] * 3
+            assert lookup.state == "down"
+        finally:
+            resume.set()
+        assert first.result(timeout=30)[2] == ["features"], "it was answered when the store had long counted as down"
+    lookup.refresh()
+    assert (lookup.state, ask()[2]) == ("ready", [])
 
 
 def test_features_of_a_new_catalogue_are_read_at_once() -> None:
