@@ -60,6 +60,11 @@ class Metrics:
             ["service"],
             registry=self.registry,
         )
+        self.registry_age = Gauge(
+            "rankline_registry_age_seconds",
+            "Seconds since the model registry was last read; 0 for a server that follows none",
+            registry=self.registry,
+        )
         self._served: list[tuple[str, ...]] = []
         # alerts need these series to exist from the start
         for outcome in ("swapped", "refused"):

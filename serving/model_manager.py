@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankline.errors import RanklineError, ServerError
+from rankline.errors import RanklineError, RegistryError, ServerError
 from rankline.features.profile import ProfileFields
 from rankline.io.files import first_line
 from rankline.model.bundle import Bundle, open_bundle
@@ -69,6 +69,12 @@ class ModelManager:
         self.hidden: tuple[str, ...] = ()
         self.rejected: RejectedChampion | None = None
         self.registry_error = ""
+        self.registry_read_at = time.monotonic()
+
+    @property
+    def registry_age_s(self) -> float | None:
+        """Seconds since the registry was last read; None for a server that follows none."""
+        return time.monotonic() - self.registry_read_at if self._registry else None
 
     @property
     def engine(self) -> Engine:
@@ -131,6 +137,7 @@ class ModelManager:
             RanklineError: the present champion cannot be served.
         """
         self._registry = ModelRegistry(url)
+        self._metrics.registry_age.set_function(lambda: self.registry_age_s or 0.0)
         self._champion = self._registry.champion_record()
         if self._champion:
             self.hide(self._champion.hidden)
@@ -170,11 +177,14 @@ class ModelManager:
         if self._registry is None:
             return
         try:
-            self._champion = self._registry.champion_record()
-            if self._champion and self._champion.hidden != self.hidden:
-                self.hide(self._champion.hidden)
+            champion = self._registry.champion_record()
+            if champion is None and self._champion is not None:
+                raise _no_events_error(self._registry)
+            self._champion = champion
+            if champion and champion.hidden != self.hidden:
+                self.hide(champion.hidden)
                 log.info("%d items are now hidden", len(self.hidden))
-            self.registry_error = ""
+            self.registry_error, self.registry_read_at = "", time.monotonic()
         except Exception as error:  # without this thread no takedown would take effect
             has_message = isinstance(error, RanklineError | OSError) and str(error)
             reason = first_line(error) if has_message else f"{type(error).__name__}: {error}"
@@ -218,3 +228,14 @@ class ModelManager:
         return BundleEngine.load(
             bundle, precision=self._precision, provider=self._provider, threads=self._threads, share_graphs_with=current
         )
+
+
+def _no_events_error(registry: ModelRegistry) -> RegistryError:
+    """Events are never removed: a registry without any, after one with a champion, is a folder that vanished."""
+    return RegistryError(
+        "the model registry has no events any more",
+        expected="the events that were there",
+        found="none",
+        where=registry.root,
+        hint="mount the folder or the bucket again; takedowns and promotions are followed once it is back",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import socket
@@ -130,6 +131,24 @@ def _announce(listener: socket.socket, settings: Settings, model_id: str | None)
     print(f"serving {model_id or 'no model yet'} on {url}", flush=True)
 
 
+def _positive(text: str) -> float:
+    """A finite number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+_positive.__name__, _at_least_one.__name__ = "finite number above 0", "whole number above 0"  # in argparse's messages
+
+
 def _parser() -> argparse.ArgumentParser:
     defaults = Settings()
     parser = argparse.ArgumentParser(prog="python -m serving", description="Serve the champion over HTTP.")
@@ -153,31 +172,31 @@ def _parser() -> argparse.ArgumentParser:
     add("--provider", default=defaults.provider, choices=get_args(Provider))
     add(
         "--threads",
-        type=int,
+        type=_at_least_one,
         default=defaults.threads,
         help="threads of one ONNX Runtime session (default %(default)s)",
     )
     add(
         "--poll-s",
-        type=float,
+        type=_positive,
         default=defaults.poll_s,
         help="seconds between polls for a new champion (default %(default)s)",
     )
     add(
         "--drain-s",
-        type=int,
+        type=_at_least_one,
         default=defaults.drain_s,
         help="seconds that SIGTERM waits for requests (default %(default)s)",
     )
     add(
         "--max-pending",
-        type=int,
+        type=_at_least_one,
         default=defaults.max_pending,
         help="requests that are answered or wait at once; more get 429 (default %(default)s)",
     )
     add(
         "--max-body-mb",
-        type=float,
+        type=_positive,
         default=defaults.max_body_mb,
         help="largest body of a request in MiB; a larger one gets 413 (default %(default)s)",
     )

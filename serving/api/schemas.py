@@ -184,6 +184,9 @@ class Readiness(BaseModel):
     refused: dict[str, str] | None = Field(description="a champion or catalogue that cannot be served, and the reason")
     hidden: int = Field(0, description="number of items taken down, including ids outside the catalogue")
     repository_error: str | None = Field(description="why the model registry cannot be read")
+    repository_age_s: float | None = Field(
+        None, description="seconds since it was last read; null for a server that follows none"
+    )
 
 
 class ModelResponse(BaseModel):

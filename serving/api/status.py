@@ -70,6 +70,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
         refused=rejected.summary if rejected else None,
         hidden=len(models.hidden),
         repository_error=models.registry_error or None,
+        repository_age_s=None if models.registry_age_s is None else round(models.registry_age_s, 1),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 import uuid
@@ -122,6 +123,31 @@ def test_a_damaged_history_leaves_the_old_model_serving(manager: ModelManager, b
     torn.unlink()
     poll(manager)
     assert manager.registry_error == ""
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "no events"])
+def test_a_registry_that_vanishes_is_reported_until_it_is_back(
+    manager: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path, left: str
+) -> None:
+    root, moved = tmp_path / "registry", tmp_path / "elsewhere"
+    publish(root, bundle)
+    manager.follow(str(root), poll_interval_s=NEVER_S)
+    read_at = manager.registry_read_at
+    root.rename(moved)
+    if left != "nothing":
+        (root / ("events" if left == "no events" else "")).mkdir(parents=True)
+    poll(manager)
+    assert "no events any more" in manager.registry_error
+    assert (manager.model_id, manager.registry_read_at) == (bundle.model_id, read_at)
+    assert metrics.registry.get_sample_value("rankline_registry_age_seconds") == pytest.approx(
+        time.monotonic() - read_at, abs=5
+    )
+    if root.exists():
+        shutil.rmtree(root)
+    moved.rename(root)
+    poll(manager)
+    assert manager.registry_error == ""
+    assert manager.registry_read_at > read_at
 
 
 def test_polling_survives_every_registry_error_and_reports_it(

@@ -23,6 +23,7 @@ from rankline.model.bundle import Bundle
 from rankline.model.policy import ServingPolicy
 from rankline.registry.model_registry import ModelRegistry
 from serving.engine import BundleEngine, EngineRequest, run_request
+from serving.server import main
 from tests.cli.in_process import rankline
 from tests.serving.conftest import ROOT, Server, command, running
 from tests.serving.tiny_bundle import (
@@ -333,6 +334,18 @@ def test_nothing_to_serve_is_refused(tmp_path: Path, arguments: Callable[[Path],
     code, reply = refused(*arguments(tmp_path), "--port", "0")
     assert code == 2
     assert expected in reply
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--poll-s", "nan"), ("--poll-s", "-1"), ("--poll-s", "inf"), ("--threads", "-1"), ("--threads", "0"),
+     ("--max-pending", "0"), ("--max-body-mb", "nan"), ("--drain-s", "-3")],
+)  # fmt: skip
+def test_an_option_without_a_meaning_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--bundle", "nowhere", option, value])
+    assert stopped.value.code == 2
+    assert "number" in capsys.readouterr().err
 
 
 def test_no_training_library_is_loaded(bundle: Bundle) -> None:
