@@ -17,8 +17,9 @@ HELP = """Serve the workspace's champion over HTTP, swapping to a new one withou
 Example: rankline serve --port 8000, then rankline ask 196"""
 ASK_HELP = """Ask a running server for recommendations to a user, for results of a query, or for both together.
 
-Examples: rankline ask 196; rankline ask --query "how long does a permit take?"; rankline ask c017 -q kettle;
-rankline ask c017 --context device=phone"""
+Examples: rankline ask 196; rankline ask --query "how long does a permit take?"; rankline ask c017 -q kettle
+
+With what is known of the request: rankline ask c017 --context device=phone"""
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 

@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 
 from serving import openapi
 from serving.api.app import create_app
-from serving.engine.echo import EchoEngine
 from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
+from tests.serving.echo import EchoEngine
 
 
 @pytest.fixture

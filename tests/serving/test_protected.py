@@ -15,11 +15,11 @@ from fastapi.testclient import TestClient
 from rankline.model.bundle import Bundle
 from serving.api.app import create_app
 from serving.api.middleware import RequestLimits
-from serving.engine.echo import EchoEngine
 from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
 from tests.serving.conftest import Server, running
+from tests.serving.echo import EchoEngine
 from tests.serving.tiny_store import make_store
 
 HALF = '"\\ud800"'  # half a character

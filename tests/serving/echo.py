@@ -14,7 +14,7 @@ class EchoEngine:
     def __init__(self, items: int = 20) -> None:
         self.item_ids: Sequence[str] = [f"echo-{n}" for n in range(items)]
         self.fields = ProfileFields()
-        self.rating_scale = None
+        self.rating_scale: tuple[float, float] | None = None
         self._hidden: frozenset[str] = frozenset()
         self.info = EngineInfo("echo", "echo", "fp32", "cpu", ["click"], {"recipe": "echo"})
 
