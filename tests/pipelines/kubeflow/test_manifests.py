@@ -270,7 +270,7 @@ def test_the_recipe_of_the_folder_has_its_source_and_its_files(
         ("my-team", "my-team/on_cluster.py:recipe"),
         ("class", "class/on_cluster.py:recipe"),
         ("with space", "with space/on_cluster.py:recipe"),
-        ("serving", "serving/on_cluster.py:recipe"),  # a package of ours would be imported instead
+        ("statistics", "statistics/on_cluster.py:recipe"),  # which Python would import from its own library
         (".", "on_cluster.py:recipe"),
         ("{tmp_path}/far", "{tmp_path}/far/on_cluster.py:recipe"),
     ],
