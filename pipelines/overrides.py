@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import json
 import operator
@@ -81,11 +82,11 @@ def _call(name: str, factory: Factory, arguments: Mapping[str, str], taking_data
 
 def _import(name: str, arguments: Mapping[str, str], taking_data: list[str]) -> Recipe:
     """The recipe of a module of the user's, which may lie in the current folder."""
-    module, _, function = name.partition(":")
+    module, _, function = name.rpartition(":")
     if "" not in sys.path:
         sys.path.append("")
     try:
-        recipe = _call(name, getattr(importlib.import_module(module), function), arguments, taking_data)
+        recipe = _call(name, getattr(_load_module(module), function), arguments, taking_data)
         if not isinstance(recipe, Recipe):
             raise TypeError(f"it returned {type(recipe).__name__}")
     except UsageError:
@@ -93,11 +94,23 @@ def _import(name: str, arguments: Mapping[str, str], taking_data: list[str]) -> 
     except Exception as error:  # the user's code may raise anything
         raise UsageError(
             f"recipe {name} cannot be loaded",
-            expected="module:function, importable from here, that returns a Recipe",
+            expected="module:function, importable from here, or FILE.py:function, that returns a Recipe",
             found=f"{type(error).__name__}: {' '.join(str(error).split())}",
             hint="check the spelling, or set PYTHONPATH to the folder of the module",
         ) from error
     return recipe
+
+
+def _load_module(name: str) -> Any:
+    """The module of this name, or of a file, whose folder need not be one that Python imports from."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(str(Path(name).resolve()), name)
+    assert spec is not None
+    assert spec.loader is not None  # as every source file has
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
 
 
 # -- single settings -------------------------------------------------------------------------------------------

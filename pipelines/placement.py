@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -12,6 +13,10 @@ from rankline.contracts import FrozenModel
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
+
+BACKOFF_S = 30  # before the second attempt of a step; twice that before the third
+WAIT_S = 3600  # that the pods of a run may wait for nodes, in all, beyond the time of its steps
+MAX_S = 2**31 - 1  # Kubernetes' largest number of seconds
 
 
 class Images(FrozenModel):
@@ -83,14 +88,14 @@ class ClusterConfig(FrozenModel):
     run_timeout_s: int = Field(
         0,
         ge=0,
-        le=2**31 - 1,
+        le=MAX_S,
         description="How long a run may take, in seconds, the time that pods wait for a node included; the cluster "
-        "then ends it. 0 for no limit.",
+        "then ends it. 0 for an hour more than all attempts of its steps may take by their `timeout_s`.",
     )
     keep_s: int = Field(
         0,
         ge=0,
-        le=2**31 - 1,
+        le=MAX_S,
         description="How long the pods of a run and their logs stay after its end, in seconds; 0 for as long as the "
         "cluster is set up to keep them, an hour in Kubeflow's own configuration.",
     )
@@ -159,8 +164,22 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
         name, _, key = secret.partition("/")
         kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: variable})
     if attempts and size.retries:
-        task.set_retry(num_retries=size.retries, backoff_duration="30s", backoff_factor=2.0)
+        task.set_retry(num_retries=size.retries, backoff_duration=f"{BACKOFF_S}s", backoff_factor=2.0)
     return task.set_caching_options(False)
+
+
+def run_timeout_s(config: ClusterConfig, steps: Sequence[str], *, is_packed: bool) -> int:
+    """How long a run of these steps may take: what the recipe says, or what all attempts of them may, and an hour.
+
+    Nothing else ends a run with a pod that no node takes: the time of a pod counts from its start on a node.
+    """
+    if config.run_timeout_s:
+        return config.run_timeout_s
+    packed = {step: task for task, parts in PACKED_TASKS.items() for step in parts} if is_packed else {}
+    tasks = dict.fromkeys(packed.get(step, step) for step in steps)
+    sizes = [_size(config, task) for task in tasks]
+    total_s: int = sum(size.timeout_s * (size.retries + 1) + BACKOFF_S * (2**size.retries - 1) for size in sizes)
+    return min(total_s + WAIT_S, MAX_S)
 
 
 def _size(config: ClusterConfig, task: str) -> Resources:

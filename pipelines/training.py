@@ -14,10 +14,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.placement import place
+from pipelines.placement import place, run_timeout_s
 from pipelines.recipe import WORKSPACE_PLACEHOLDER, Recipe, as_dict, run_parameters, step_settings
 from rankline.contracts import replace_in_strings
-from rankline.runtime.steps import Flow
+from rankline.runtime.steps import FLOWS, SUMMARY_STEP, Flow
 
 
 def training_pipeline(
@@ -120,8 +120,8 @@ def build_pipeline(
     """A Kubeflow pipeline; ``define_tasks`` gets ingest's arguments for a scheduled run, and no others.
 
     It is named after the recipe, with a ``suffix`` for the flow. Where it is ``scheduled`` that time is a parameter of
-    the pipeline; otherwise the pipeline has none. On a ``cluster`` the recipe may limit the time of a run and that of
-    its pods afterwards.
+    the pipeline; otherwise the pipeline has none. On a ``cluster`` the time of a run is limited, and the recipe may say
+    how long its pods stay afterwards.
     """
     from kfp import dsl
 
@@ -135,8 +135,12 @@ def build_pipeline(
     flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}
     limits = dsl.PipelineConfig()
     if cluster:
+        flow_name = suffix.removeprefix("-") or "train"
+        is_packed = recipe.cluster.pack and flow_name != "refresh"
+        steps = (*FLOWS[flow_name], SUMMARY_STEP)
         limits = dsl.PipelineConfig(
-            active_deadline_seconds=recipe.cluster.run_timeout_s, ttl_seconds_after_finished=recipe.cluster.keep_s
+            active_deadline_seconds=run_timeout_s(recipe.cluster, steps, is_packed=is_packed),
+            ttl_seconds_after_finished=recipe.cluster.keep_s,
         )
     decorate = dsl.pipeline(name=f"rankline-{recipe.name}{suffix}", description=description, pipeline_config=limits)
     pipeline_function: Callable[..., Any] = decorate(scheduled_flow if scheduled else flow)

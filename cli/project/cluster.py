@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli.options import MapFile, RecipeName, Settings, SourcePath
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
 
 app = typer.Typer(help="Prepare a namespace of a cluster for a recipe.", no_args_is_help=True)
 INIT_HELP = """Write the manifests that a recipe needs in one namespace, to review, commit and apply.
@@ -42,29 +47,43 @@ def init(
     server: Annotated[
         str, typer.Option(help="Image of the server, pinned by digest. Default: that of cluster.images.evaluate.")
     ] = "",
+    access_mode: Annotated[
+        Literal["ReadWriteMany", "ReadWriteOnce"],
+        typer.Option(help="Access mode of the volume's claim; ReadWriteOnce is enough on a single node."),
+    ] = "ReadWriteMany",
+    size: Annotated[str, typer.Option(help="Size of the volume's claim.")] = "20Gi",
 ) -> None:
     """See INIT_HELP."""
-    from pipelines.kubeflow.manifests.write import SetUp, write_manifests
+    from pipelines.kubeflow.manifests.write import SetUp, recipe_reference, write_manifests
     from pipelines.recipes import named
 
     chosen = named(recipe, settings, source=source, map=map)
-    set_up = SetUp(chosen, recipe, namespace, tuple(settings), server)
+    set_up = SetUp(
+        chosen, recipe, namespace, tuple(settings), source=source, map=map, server=server, access_mode=access_mode,
+        size=size,
+    )  # fmt: skip
     typer.echo("\n".join(f"  {name}" for name in write_manifests(set_up, folder)))
-    has_credentials = any(name.startswith("AWS_") for name in chosen.cluster.secrets)
-    if chosen.storage.workspace.startswith("s3") and not has_credentials:
-        typer.secho(
-            f"note: no secret names the credentials of {chosen.storage.workspace}; unless the pods have a role of "
-            "their own, give them: --set cluster.secrets.AWS_ACCESS_KEY_ID=rankline-s3/key, and likewise "
-            "AWS_SECRET_ACCESS_KEY",
-            err=True,
-        )
+    for note in _notes(chosen, source):
+        typer.secho(f"note: {note}", err=True)
     typer.echo(f"wrote {folder}. Next:")
-    module = ".".join((*folder.parts, "on_cluster")) if not folder.is_absolute() else "on_cluster"
+    reference = shlex.quote(recipe_reference(folder))
     if chosen.cluster.secrets:
-        typer.echo(f"  rankline cluster secrets -r {module}:recipe -n {namespace} | kubectl apply -f -")
-    typer.echo(f"  kubectl apply -k {folder}")
-    typer.echo(f"  rankline doctor {module}:recipe -n {namespace} --host …")
-    typer.echo(f"  rankline submit -r {module}:recipe -n {namespace} --host … --wait")
+        typer.echo(f"  rankline cluster secrets -r {reference} -n {namespace} | kubectl apply -f -")
+    typer.echo(f"  kubectl apply -k {shlex.quote(str(folder))}")
+    typer.echo(f"  rankline doctor {reference} -n {namespace} --host …")
+    typer.echo(f"  rankline submit -r {reference} -n {namespace} --host … --wait")
+
+
+def _notes(recipe: Recipe, source: str | None) -> Iterator[str]:
+    """What pods may lack that a run on this machine has."""
+    has_credentials = any(name.startswith("AWS_") for name in recipe.cluster.secrets)
+    if recipe.storage.workspace.startswith("s3") and not has_credentials:
+        yield (
+            f"no secret names the credentials of {recipe.storage.workspace}; unless the pods have a role of their own, "
+            "give them: --set cluster.secrets.AWS_ACCESS_KEY_ID=rankline-s3/key, and likewise AWS_SECRET_ACCESS_KEY"
+        )
+    if source and "://" not in source and not source.startswith(("{workspace}", f"{recipe.cluster.workspace}/")):
+        yield f"pods read --source {source} in {recipe.cluster.workspace} or in a bucket, and not on this machine"
 
 
 @app.command("secrets", help=SECRETS_HELP)

@@ -167,7 +167,8 @@ def logs(
         if where and not as_json:
             command = runs.logs_command(run, step)  # type: ignore[attr-defined]
             what = f"the pod of {step}" if step else "every pod, drivers included"
-            typer.secho(f"logs of {what}: {command}", err=True, dim=True)
+            if command:
+                typer.secho(f"logs of {what}: {command}", err=True, dim=True)
 
 
 def _cancel_progress() -> Callable[[dict[str, Any]], None]:

@@ -25,6 +25,7 @@ from rankline.gates.state import NIGHT, AnchorState, anchor_state
 from rankline.io.files import first_line, read_model
 from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
+from rankline.pod import compare_again
 from rankline.registry.anchor import anchor, warning
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import ANCHORED, Champion, Event, Kind
@@ -276,10 +277,10 @@ def _check_champion(champion: Champion | None, decided: Verdict, *, where: str) 
     if champion_id not in (decided.champion, decided.model_id):
         raise StaleEvidence(
             "the champion changed since the verdict",
-            expected=f"champion {decided.champion or '(none)'}",
-            found=f"champion {champion_id}",
+            expected=f"champion {decided.champion}" if decided.champion else "no champion, as at the verdict",
+            found=f"champion {champion_id}" if champion_id else "no champion",
             where=where,
-            hint="run the pipeline again: the model will be evaluated beside the new champion",
+            hint=compare_again(),
         )
     return champion_id
 

@@ -10,10 +10,10 @@ from components.images import DATA
 def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
     """Summarize the run from its ledger, however it ended."""
     from components.summary.config import SummaryConfig
-    from components.summary.step import summarize
+    from components.summary.step import summarize_run
     from rankline.runtime.run_context import RunContext
 
     context = RunContext.from_parameters(run, job)
     context.download_run()
-    summarize(context.folder, config=SummaryConfig(**config), kubeflow_status=status.state)
+    summarize_run(context, config=SummaryConfig(**config), state=status.state, message=status.error_message or "")
     context.upload_run()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import requests
 
+Credentials = tuple[str, str]  # user and password
 _TIMEOUT_S = 10.0
 _DOCKER_HUB, _DOCKER_HUB_API = "docker.io", "registry-1.docker.io"
 _DOCKER_HUB_CONFIG = "https://index.docker.io/v1/"  # its key in docker's configuration
@@ -33,12 +34,22 @@ class RegistryNotKnown(Exception):
     """The registry cannot be asked from here; the message says why."""
 
 
-def require_manifest(image: str) -> None:
-    """Return if the registry has ``image`` (name@sha256:…).
+class WantsCredentials(RegistryNotKnown):
+    """The registry answers, and wants other credentials."""
+
+
+def docker_credentials(image: str) -> Credentials | None:
+    """The user and password that docker has here for the registry of an image."""
+    return _credentials(parts(image)[0])
+
+
+def require_manifest(image: str, credentials: Credentials | None) -> None:
+    """Return if the registry has ``image`` (name@sha256:…); without ``credentials``, for anybody.
 
     Raises:
         ManifestUnknown: it does not.
-        RegistryNotKnown: it cannot be reached, or wants credentials that docker does not have here.
+        RegistryNotKnown: it cannot be reached.
+        WantsCredentials: it wants credentials, or others.
     """
     import requests
 
@@ -50,7 +61,7 @@ def require_manifest(image: str) -> None:
         with requests.Session() as session:
             response = session.head(url, headers={"Accept": _TYPES}, timeout=_TIMEOUT_S, allow_redirects=True)
             if response.status_code == 401:
-                authorization = _authorization(session, registry, response.headers.get("WWW-Authenticate", ""))
+                authorization = _authorization(session, credentials, response.headers.get("WWW-Authenticate", ""))
                 headers = {"Accept": _TYPES, "Authorization": authorization}
                 response = session.head(url, headers=headers, timeout=_TIMEOUT_S, allow_redirects=True)
     except (requests.RequestException, ValueError) as error:
@@ -58,7 +69,7 @@ def require_manifest(image: str) -> None:
     if response.status_code == 404:
         raise ManifestUnknown(image)
     if response.status_code in (401, 403):
-        raise RegistryNotKnown(f"{registry} wants credentials that docker does not have here")
+        raise WantsCredentials(f"{registry} wants {'other ' if credentials else ''}credentials")
     if response.status_code != 200:
         raise RegistryNotKnown(f"{registry} answers with HTTP {response.status_code}")
 
@@ -72,9 +83,8 @@ def parts(image: str) -> tuple[str, str, str]:
     return first, re.sub(r":[^:/]*$", "", rest), digest
 
 
-def _authorization(session: requests.Session, registry: str, challenge: str) -> str:
-    """The header that answers a registry's challenge: docker's credentials, or a token for them, or for nobody."""
-    credentials = _credentials(registry)
+def _authorization(session: requests.Session, credentials: Credentials | None, challenge: str) -> str:
+    """The header that answers a registry's challenge: the credentials, or a token for them, or for nobody."""
     scheme, _, fields = challenge.partition(" ")
     if scheme.lower() == "basic" or not challenge:
         return f"Basic {base64.b64encode(':'.join(credentials).encode()).decode()}" if credentials else ""
@@ -85,7 +95,7 @@ def _authorization(session: requests.Session, registry: str, challenge: str) -> 
     return f"Bearer {answer.get('token') or answer.get('access_token') or ''}"
 
 
-def _credentials(registry: str) -> tuple[str, str] | None:
+def _credentials(registry: str) -> Credentials | None:
     """The user and password that docker has for a registry, from its configuration or a credential helper."""
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     try:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.log_hint import log_hint
 from pipelines.kubeflow.nodes import StepPod, latest_pods, never_began, step_pods
 from pipelines.kubeflow.run_package import RunPackage
-from pipelines.kubeflow.run_summary import kubectl_logs_command
 from pipelines.runs.logs import LogLine
 from pipelines.steps import VERDICT_TASKS
 from rankline.errors import AccessError, RanklineError, UsageError
@@ -133,5 +133,5 @@ class RunLogs:
             expected="its pod, an archive of logs behind the API server, or the cluster's workspace mounted here",
             found=reason,
             where=where,
-            hint=kubectl_logs_command(self.cluster, run.run_id, pod),
+            hint=log_hint(self.cluster, run, self.package, step=steps[-1] if len(steps) == 1 else "", pod=pod),
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines.kubeflow.triggers import unix_seconds
 from pipelines.steps import PACKED_TASKS, STEPS, VERDICT_TASKS
+from rankline.runtime.kubeflow_api import latest_start
 from rankline.runtime.steps import EARLIER_NAMES
 
 EXECUTOR = "executor"
@@ -117,13 +118,7 @@ def _started_within(tasks: Sequence[Any], first_s: float, last_s: float) -> Iter
 def latest_states(history: Sequence[Any] | None) -> list[Any]:
     """The entries of a state history since the last start: a retry goes on with the history of what failed."""
     entries = list(history or [])
-    ended = False
-    begin = 0
-    for position, entry in enumerate(entries):
-        if ended and entry.state in ("PENDING", "RUNNING"):
-            begin = position
-        ended = entry.state in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-    return entries[begin:]
+    return entries[latest_start([entry.state for entry in entries]) :]
 
 
 def has_begun(pod: Any) -> bool:

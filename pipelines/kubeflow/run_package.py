@@ -43,6 +43,12 @@ class RunPackage:
         timeout_s = self._executor(platform, step).get("activeDeadlineSeconds")
         return float(timeout_s) if timeout_s else None
 
+    @property
+    def keep_s(self) -> int:
+        """How long the pods stay after the end of the run (`cluster.keep_s`); 0 for as long as the cluster likes."""
+        config = self._platform.get("platforms", {}).get("kubernetes", {}).get("pipelineConfig", {})
+        return int(config.get("resourceTtlOnCompletion") or 0)
+
     def _run_parameters(self) -> dict[str, Any]:
         """What each step gets of its run: the workspace, the storage, the recipe's name."""
         for _, task in self._tasks():
@@ -70,14 +76,18 @@ class RunPackage:
             folder = bucket.folder / "runs" / run
         return folder if folder.is_dir() else None
 
-    def request_cancel(self, run: str) -> None:
+    def request_cancel(self, run: str, why: str = "") -> None:
         """Tell the summary of a run that it was cancelled, where the cluster's workspace can be written from here."""
-        if (folder := self.run_folder(run)) is None or (context := self.context(run)) is None:
+        if (context := self.context(run)) is None:
             return
-        url = context.storage.workspace
+        folder, url = self.run_folder(run), context.storage.workspace
+        if folder is None and url:  # no step has begun
+            folder = BucketWorkspace.cached(url).folder / "runs" / run
+        if folder is None:
+            return
 
         def write() -> None:
-            request_cancel(folder)
+            request_cancel(folder, why)
             if url:
                 BucketWorkspace.cached(url).upload_missing(f"runs/{run}/{CANCEL}")
 

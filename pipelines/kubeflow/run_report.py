@@ -12,15 +12,17 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.log_hint import log_hint, pods_are_gone
 from pipelines.kubeflow.nodes import latest_pods, never_began, step_pods
 from pipelines.kubeflow.packed_runs import add_parts
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
-from pipelines.kubeflow.run_summary import add_entry, is_undecided, kubectl_logs_command, summarize_run
+from pipelines.kubeflow.run_summary import add_entry, is_undecided, summarize_run
 from rankline.errors import EXIT_STALE
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome, has_verdict
 from rankline.runtime.pod_output import PodOutput
+from rankline.runtime.run_summary import read_cancelled
 from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS
 
 WAITS = "waits for its pod to begin"  # why a step is pending of which no more can be read
@@ -93,6 +95,8 @@ class RunReporter:
             if summary["outcome"] == Outcome.REFUSED:  # the pipeline has one branch for every refusal
                 summary["outcome"] = Outcome.of_verdict(decision.get("outcome", Outcome.REFUSED.verdict)).value
         summary["model_id"] = decision.get("model_id", "")
+        if summary["outcome"] == Outcome.CANCELLED:
+            summary["error"] = summary["error"] or self._why_cancelled(run)
         for step in summary["steps"]:
             if step["status"] == "cancelled" and never_began(run, step["step"]):
                 step["why"] = "its pod had not begun"
@@ -124,6 +128,11 @@ class RunReporter:
         folder = self.package.run_folder(run.run_id)
         return ledger.read_entries(folder) if folder else {}
 
+    def _why_cancelled(self, run: Any) -> str:
+        """Why a command gave the run up, as it noted in the run's folder; empty where a user cancelled it."""
+        folder = self.package.run_folder(run.run_id)
+        return read_cancelled(folder).get("why", "") if folder else ""
+
     def _failure(self, run: Any, step: str, output: PodOutput | None) -> str:
         """Why a step failed that wrote no error: it was killed, or never began."""
         status = self._statuses_by_step(run).get(step)
@@ -136,11 +145,15 @@ class RunReporter:
         reason = self._with_setting(step, status.reason) if status and status.reason else self._waited.get(step, "")
         pod = self._pod_name(run, step, status)
         if never_began(run, step) and (output is None or not output.lines):
-            namespace = self.cluster.kubectl_namespace()
-            which = f"pod {pod}" if pod else f"pod -l pipeline/runid={run.run_id}"
-            return f"its pod never began: {reason or f'see `kubectl {namespace} describe {which}`'}"
-        hint = f"see `{kubectl_logs_command(self.cluster, run.run_id, pod)}`"
+            return f"its pod never began: {reason or self._describe_hint(run, pod, exists=status is not None)}"
+        hint = f"see {log_hint(self.cluster, run, self.package, step=step, pod=pod, pod_exists=status is not None)}"
         return f"{reason}; {hint}" if reason else f"it ended without an error message; {hint}"
+
+    def _describe_hint(self, run: Any, pod: str, *, exists: bool) -> str:
+        if not exists and pods_are_gone(run, self.package):
+            return "it is gone, and with it what Kubernetes said of it"
+        which = f"pod {pod}" if pod else f"pod -l pipeline/runid={run.run_id}"
+        return f"see `kubectl {self.cluster.kubectl_namespace()} describe {which}`"
 
     def _pod_name(self, run: Any, step: str, status: PodStatus | None) -> str:
         if status is not None:

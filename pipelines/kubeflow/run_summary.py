@@ -46,7 +46,7 @@ def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
     seconds = round(max((finished_s or time.time()) - (started_s or time.time()), 0.0), 2)
     error = (run.error and run.error.message) or (failed and failed["error"]) or ""
     if outcome == Outcome.FAILED and not error:
-        error = f"see `{kubectl_logs_command(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
+        error = f"`rankline runs show {run.run_id}` says why" if failed else "no step of it failed; see its page"
     return {
         "run": run.run_id,
         "name": run.display_name,

@@ -12,12 +12,14 @@ from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.errors import NotFound, Unreachable
 from pipelines.kubeflow.limits import check_limits
+from pipelines.kubeflow.log_hint import pods_are_gone
 from pipelines.kubeflow.logs import RunLogs
 from pipelines.kubeflow.model_ids import model_ids
 from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_report import RunReporter, summarize_listed_runs
 from pipelines.kubeflow.run_summary import (
+    flow_of,
     is_running,
     kubectl_logs_command,
     summarize_run,
@@ -124,6 +126,7 @@ class RunWatch:
                 setting = f"{size_setting(self._reporter.package.row(step), 'timeout_s')} ({limit_s:.0f} s)"
                 self._gave_up = f"{step} did not begin within {setting}: {pending[step]}"
                 self.cluster.client.terminate_run(self.run)
+                self._reporter.package.request_cancel(self.run, self._gave_up)  # which may take a while
 
 
 def follow(
@@ -252,10 +255,19 @@ class ClusterRuns:
         """Let the cluster continue a failed or cancelled run; returns its id and the address of its page.
 
         Raises:
-            UsageError: the run has not ended or has succeeded, or the cluster does not retry it.
+            UsageError: the run has not ended, has succeeded or would fail again, or the cluster does not retry it.
         """
         current = self._run(run)
-        if (outcome := summarize_run(self.cluster, current)["outcome"]) not in (Outcome.FAILED, Outcome.CANCELLED):
+        if (outcome := self.show(current.run_id)["outcome"]) == Outcome.STALE:
+            flow = flow_of(self.cluster, current)
+            raise UsageError(
+                f"run {current.run_id} cannot be retried: it would compare with a model that no longer serves",
+                expected="a run that failed or was cancelled",
+                found=outcome,
+                hint=f"`rankline submit{'' if flow == 'train' else f' --flow {flow}'}` of its recipe compares again; "
+                "what is done is reused",
+            )
+        if outcome not in (Outcome.FAILED, Outcome.CANCELLED):
             raise UsageError(
                 f"run {current.run_id} cannot be retried",
                 expected="a run that failed or was cancelled",
@@ -266,9 +278,14 @@ class ClusterRuns:
         return current.run_id, self.cluster.ui_url("runs", current.run_id)
 
     def logs_command(self, run: str, step: str = "") -> str:
-        """The command that shows the log of a step's pod, or those of every pod of the run, drivers included."""
+        """The command that shows the log of a step's pod, or those of every pod of the run, drivers included.
+
+        Empty once the pods are gone.
+        """
         current = self._run(run)
         pod = logs.pod_name(current, step, RunPackage(self.cluster, current)) if step else ""
+        if pods_are_gone(current, RunPackage(self.cluster, current)):
+            return ""
         return kubectl_logs_command(self.cluster, current.run_id, pod)
 
     def _latest(self, own_pipelines: dict[str, str]) -> Sequence[Any]:

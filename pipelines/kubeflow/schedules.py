@@ -25,6 +25,7 @@ from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.recurring_runs import RecurringRun
 from pipelines.kubeflow.run_report import summarize_listed_runs
 from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
+from pipelines.kubeflow.waiting import WaitingRun, find_waiting
 from pipelines.schedules import cron as crons
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus
 from pipelines.schedules.model import Schedule, validate_schedule
@@ -63,9 +64,11 @@ class ClusterSchedules:
     def list(self) -> list[ScheduleInfo | UnreadableSchedule]:
         """Every active recurring run of ours; one that stores no schedule, or that the API hides, is unreadable."""
         entries: list[ScheduleInfo | UnreadableSchedule] = []
+        waiting = find_waiting(self.cluster)
         for recurring_run in recurring_runs.list_active(self.cluster):
             target = from_recurring_run(recurring_run)
-            entries.append(_info(target) if target else _unreadable(recurring_run))
+            notes = [_waiting_note(each) for each in waiting if each.recurring_run == recurring_run.id]
+            entries.append(_info(target, notes) if target else _unreadable(recurring_run))
         return [*entries, *map(_unlisted, unlisted(self.cluster))]
 
     def get(self, name: str) -> ScheduleInfo:
@@ -198,6 +201,12 @@ def _info(target: ClusterSchedule, notes: Sequence[str] = ()) -> ScheduleInfo:
             for each in target.superseded
         ),
     )
+
+
+def _waiting_note(waiting: WaitingRun) -> str:
+    what = f"{waiting.step} of run {waiting.run}" if waiting.step else f"run {waiting.run}"
+    hours = f"{waiting.seconds / 3600:.1f} hours"
+    return f"{what} has been pending for {hours}: {waiting.reason}; {waiting.remedy}"
 
 
 def _unreadable(recurring_run: RecurringRun) -> UnreadableSchedule:

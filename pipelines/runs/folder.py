@@ -27,12 +27,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines.recipe import Recipe
 from rankline.errors import RanklineError, UsageError
-from rankline.io.files import write_json
 from rankline.io.storage import StorageConfig
 from rankline.runtime import ledger
 from rankline.runtime.current_user import current_user
 from rankline.runtime.outcomes import Outcome
-from rankline.runtime.run_summary import CANCEL, RUN, SUMMARY
+from rankline.runtime.run_summary import RUN, SUMMARY, note_cancelled
 from rankline.runtime.steps import FLOWS, TRAINING_STEPS, Flow
 
 RECIPE, TRIGGER, WATCHER, LOG = "recipe.json", "trigger.json", "watcher.json", "kubeflow.log"
@@ -103,10 +102,9 @@ def process_identity() -> dict[str, Any]:
     return {"pid": os.getpid(), "began": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
-def request_cancel(folder: Path) -> None:
-    """Leave a request to end a run, which tells its summary, too, that it was cancelled."""
-    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(folder / CANCEL, {"at": at, "by": current_user()})
+def request_cancel(folder: Path, why: str = "") -> None:
+    """Leave a request to end a run, which tells its summary, too, that it was cancelled, and why."""
+    note_cancelled(folder, by=current_user(), why=why)
 
 
 def read_flow(folder: Path) -> Flow:

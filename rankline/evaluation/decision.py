@@ -27,7 +27,7 @@ from rankline.gates.nights import Night, measure_night
 from rankline.gates.policy import Gate, title
 from rankline.gates.rules import Resampling, blocks, gate_checks
 from rankline.gates.state import AnchorState
-from rankline.pod import advice
+from rankline.pod import compare_again
 
 VerdictLabel = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
 Scores = Mapping[str, Mapping[str, float]]
@@ -183,13 +183,11 @@ def decide(
     if report.champion != champion_id:
         raise StaleEvidence(
             "the champion changed since this model was evaluated",
-            expected=f"an evaluation beside champion {champion_id or '(none)'}, which serves now",
+            expected=f"an evaluation beside champion {champion_id}, which serves now"
+            if champion_id
+            else "an evaluation beside no other model: none serves now",
             found=f"one beside {f'champion {report.champion}' if report.champion else 'none: no other model served'}",
-            hint=advice(
-                on_one_machine="run the pipeline again: it reuses what is done and compares with the new champion",
-                on_a_cluster="`rankline submit` again: it reuses what is done and compares with the new champion; "
-                "`rankline runs retry` would keep this evaluation",
-            ),
+            hint=compare_again(),
         )
 
     enough = _enough_requests(report, policy)

@@ -21,18 +21,12 @@ from rankline.errors import RegistryError, StaleEvidence, UsageError
 from rankline.io import digest
 from rankline.io.artifacts import DIGESTS_FILE
 from rankline.model.bundle import CATALOGUE
+from rankline.pod import compare_again, refresh_again
 from rankline.registry import registry_state, removal
 from rankline.registry.bundle_store import bundle_digests
 from rankline.registry.catalogue_store import CatalogueStore
 from rankline.registry.event_log import EventDraft, EventFields
 from rankline.registry.registry_state import HIDING, PROMOTING, PUBLISHING, SHOWING, TAKEDOWNS, Event, Kind
-
-# kind -> the time since which the champion must be unchanged, and what to try if it is not
-_STALE_MESSAGES = {
-    "promoted": ("this model was evaluated", "run the pipeline again: it compares the model with the new champion"),
-    PUBLISHING: ("this catalogue was made", "refresh again: the items are embedded with the new champion"),
-    "rolled_back": ("this was asked for", "check the champion with `rankline history`, and roll back again if needed"),
-}
 
 
 class ModelRegistry(CatalogueStore):
@@ -162,11 +156,11 @@ class ModelRegistry(CatalogueStore):
         champion = registry_state.champion(history)
         serving = champion.model_id if champion else ""
         if serving != expected:
-            since, hint = _STALE_MESSAGES.get(kind, _STALE_MESSAGES["promoted"])
+            since, hint = _stale_message(kind)
             raise StaleEvidence(
                 f"the champion changed since {since}",
-                expected=f"champion {expected or '(none)'}",
-                found=f"champion {serving or '(none)'}, since event {champion.event if champion else 0}",
+                expected=f"champion {expected}" if expected else "no champion, as then",
+                found=f"champion {serving}, since event {champion.event}" if champion else "no champion",
                 where=self.root,
                 hint=hint,
             )
@@ -181,8 +175,17 @@ class ModelRegistry(CatalogueStore):
                 expected=f"catalogue {expected or own}",
                 found=f"catalogue {published}",
                 where=self.root,
-                hint="refresh again, starting from the catalogue that serves now",
+                hint=refresh_again("it starts from the catalogue that serves now"),
             )
+
+
+def _stale_message(kind: Kind) -> tuple[str, str]:
+    """The time since which the champion must be unchanged for an event of this kind, and what to try if it is not."""
+    if kind == PUBLISHING:
+        return "this catalogue was made", refresh_again("the items are embedded with the new champion")
+    if kind == "rolled_back":
+        return "this was asked for", "check the champion with `rankline history`, and roll back again if needed"
+    return "this model was evaluated", compare_again()
 
 
 def _refuse_missing_item_ids(items: Any) -> None:

@@ -7,9 +7,11 @@ ends the run writes the new one. So it does in a run that has no exit handler, a
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from rankline.errors import EXIT_STALE
 from rankline.io.files import read_json_object, write_json
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome, has_verdict
-from rankline.runtime.steps import DECIDING_STEPS
+from rankline.runtime.steps import DECIDING_STEPS, FLOWS, TRAINING_STEPS
 
 SUMMARY, EARLIER_SUMMARY = "summary.json", "summary.earlier.json"  # the second one is that of a run before its retry
 RUN, CANCEL = "run.json", "cancel.json"  # the names of a run's recipe and flow; a request to end it
@@ -37,29 +39,57 @@ class Prices(FrozenModel):
     currency: str = Field("USD", description="Currency of the prices.")
 
 
+@dataclass(frozen=True)
+class KubeflowEnd:
+    """How a run ended, as Kubeflow's exit handler is told: neither the step that failed, nor that it was cancelled."""
+
+    state: str = ""
+    message: str = ""
+    flow: str = "train"
+
+
 def summarize(
     folder: Path,
     *,
     config: Prices,
-    kubeflow_status: str = "",
+    kubeflow_end: KubeflowEnd | None = None,
     cancelled: bool = False,
     interrupted: bool = False,
 ) -> dict[str, Any]:
     """Write the summary of the run in ``folder`` and return it.
 
     Args:
-        kubeflow_status: how the run ended, as Kubeflow calls it.
+        kubeflow_end: how the run ended, as Kubeflow's exit handler is told.
         cancelled: a user cancelled the run: a step that was cut short has not failed. So does `cancel.json` say, unless
             a step has failed by itself.
         interrupted: the process that watched the run was interrupted; the next run continues it.
     """
-    summary = _summary(folder, config, cancelled=cancelled, interrupted=interrupted)
-    summary["kubeflow_status"] = kubeflow_status
+    end = kubeflow_end or KubeflowEnd()
+    summary = _summary(folder, config, end, cancelled=cancelled, interrupted=interrupted)
+    summary["kubeflow_status"] = end.state
     write_json(folder / SUMMARY, summary)
     return summary
 
 
-def _summary(folder: Path, config: Prices, *, cancelled: bool = False, interrupted: bool = False) -> dict[str, Any]:
+def note_cancelled(folder: Path, *, by: str, why: str = "") -> None:
+    """Write down that a run was cancelled, and why if that was no user's wish."""
+    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_json(folder / CANCEL, {"at": at, "by": by, **({"why": why} if why else {})})
+
+
+def read_cancelled(folder: Path) -> dict[str, Any]:
+    """What was written down of a cancellation; empty where the run was not cancelled."""
+    return read_json_object(folder / CANCEL) or {}
+
+
+def _summary(
+    folder: Path,
+    config: Prices,
+    end: KubeflowEnd = KubeflowEnd(),
+    *,
+    cancelled: bool = False,
+    interrupted: bool = False,
+) -> dict[str, Any]:
     entries = ledger.read_entries(folder)
     steps = [_step_summary(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
@@ -69,6 +99,12 @@ def _summary(folder: Path, config: Prices, *, cancelled: bool = False, interrupt
     was_cut_short = failed is None or failed.status == "running"
     cancelled = cancelled or (was_cut_short and (folder / CANCEL).is_file())
     was_cancelled = cancelled and not outcome.has_verdict
+    unbegun = _unbegun_step(entries, failed, end) if not was_cancelled and not outcome.has_verdict else ""
+    error = _error(failed, interrupted=interrupted)
+    if was_cancelled:
+        error = _cancelled_error(folder, failed)
+    elif unbegun:
+        outcome, error = Outcome.FAILED, _unbegun_error(unbegun, end)
     started = min((entry.started for entry in entries.values()), default=time.time())
     ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
     return {
@@ -77,8 +113,8 @@ def _summary(folder: Path, config: Prices, *, cancelled: bool = False, interrupt
         "kubeflow_status": "",
         "verdict": decision.get("sentence", ""),
         "reasons": decision.get("failures", []),
-        "error": _error(failed, cancelled=was_cancelled, interrupted=interrupted),
-        "failed_step": failed.step if failed and not was_cancelled else "",
+        "error": error,
+        "failed_step": unbegun or (failed.step if failed and not was_cancelled else ""),
         "model_id": decision.get("model_id", ""),
         "started": started,
         "seconds": round(max(ended - started, 0.0), 2),
@@ -98,6 +134,11 @@ def begin(folder: Path, names: Mapping[str, str]) -> None:
     if (folder / SUMMARY).is_file():
         os.replace(folder / SUMMARY, folder / EARLIER_SUMMARY)
         (folder / CANCEL).unlink(missing_ok=True)
+    note_names(folder, names)
+
+
+def note_names(folder: Path, names: Mapping[str, str]) -> None:
+    """Write down the names of a run's recipe and flow, where no step has done so."""
     if names and not (folder / RUN).is_file():
         write_json(folder / RUN, dict(names))
 
@@ -117,9 +158,27 @@ def complete_retried(folder: Path) -> None:
         write_json(folder / SUMMARY, summary)
 
 
-def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -> str:
-    if cancelled:
-        return f"it was cancelled while {failed.step} ran" if failed else "it was cancelled"
+def _unbegun_step(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, end: KubeflowEnd) -> str:
+    """The step that a run failed at before the step could write its entry; empty where it ended otherwise."""
+    if failed is not None or end.state in ("", "SUCCEEDED"):
+        return ""
+    return next((step for step in FLOWS.get(end.flow, TRAINING_STEPS) if step not in entries), "")
+
+
+def _unbegun_error(step: str, end: KubeflowEnd) -> str:
+    reason = " ".join(end.message.split())
+    return f"{step} did not begin: its pod was not placed, could not start, or ended at once" + (
+        f"; Kubeflow says: {reason}" if reason else ""
+    )
+
+
+def _cancelled_error(folder: Path, failed: ledger.Entry | None) -> str:
+    if why := read_cancelled(folder).get("why"):
+        return f"it was cancelled: {why}"
+    return f"it was cancelled while {failed.step} ran" if failed else "it was cancelled"
+
+
+def _error(failed: ledger.Entry | None, *, interrupted: bool) -> str:
     if failed is not None and failed.error:
         return failed.error
     if interrupted:

@@ -387,15 +387,22 @@ def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, cr
     assert served_revision(created.model_id, repository=str(tmp_path / "repository")) == ""
 
 
-def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, created: Bundle) -> None:
+def test_a_refresh_that_was_overtaken_is_not_published(
+    tmp_path: Path, created: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two at once, from the same catalogue: the later one would undo the first one's items."""
     promote(tmp_path / "repository", created)
     refreshed(tmp_path / "first", created, table(41))
     refreshed(tmp_path / "second", created, table(1, i0={"item_id": "other"}))
     publish(tmp_path / "first" / "revision", repository=str(tmp_path / "repository"))
     before = ModelRegistry(tmp_path / "repository").history()
-    with pytest.raises(StaleEvidence, match="the catalogue changed since this one was made"):
+    with pytest.raises(StaleEvidence, match="the catalogue changed since this one was made") as refusal:
         publish(tmp_path / "second" / "revision", repository=str(tmp_path / "repository"))
+    assert refusal.value.hint.startswith("refresh again: ")
+    monkeypatch.setenv("ARGO_NODE_ID", "rankline-smoke-v8n6p-1")
+    with pytest.raises(StaleEvidence) as refusal:
+        publish(tmp_path / "second" / "revision", repository=str(tmp_path / "repository"))
+    assert refusal.value.hint.startswith("`rankline submit --flow refresh` again: ")
     assert ModelRegistry(tmp_path / "repository").history() == before
 
 

@@ -395,6 +395,31 @@ def test_a_mirror_that_fails_is_reported_and_undoes_nothing(shop, monkeypatch):
     assert len(shop.kinds) == 3
 
 
+@pytest.mark.parametrize("in_pod", [False, True])
+def test_stale_evidence_says_what_serves_and_what_to_try_where_it_runs(shop, monkeypatch, in_pod):
+    if in_pod:
+        monkeypatch.setenv("ARGO_NODE_ID", "rankline-smoke-v8n6p-1")
+    first, second = shop.created("a"), shop.created("b")
+    verdicts = [shop.decide(*one)[0] for one in (first, second)]
+    shop.promote(*first, verdicts[0])
+    champion = open_bundle(first[0]).model_id
+    models = shop.repository
+
+    def append():
+        return models.append("promoted", open_bundle(second[0]).model_id, who="me", why="", expected_champion="")
+
+    errors = []
+    for late in (lambda: shop.promote(*second, verdicts[1]), lambda: shop.decide(*second), append):
+        with pytest.raises(StaleEvidence) as refusal:
+            late()
+        errors.append(refusal.value)
+    assert not [each for each in errors if "(none)" in str(each)]
+    assert [champion in str(each) for each in errors] == [True] * 3
+    assert ["no champion" in each.expected for each in errors] == [True, False, True]
+    assert {each.hint.startswith("`rankline submit` again") for each in errors} == {in_pod}
+    assert {"rankline runs retry" in each.hint for each in errors} == {in_pod}
+
+
 def test_stale_evidence_is_refused_by_both_steps(shop):
     first, second = shop.created("a"), shop.created("b")
     verdicts = [shop.decide(*one)[0] for one in (first, second)]

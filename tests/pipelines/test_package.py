@@ -378,4 +378,31 @@ def test_a_run_may_be_limited_and_its_pods_kept(tmp_path: Path, flow: Flow) -> N
     limits = platform["platforms"]["kubernetes"]["pipelineConfig"]
     assert limits == {"activeDeadlineSeconds": 7200, "resourceTtlOnCompletion": 86400}
     _, platform = yaml.safe_load_all(golden.path(flow).read_text())
-    assert "pipelineConfig" not in platform["platforms"]["kubernetes"]
+    assert platform["platforms"]["kubernetes"]["pipelineConfig"].keys() == {"activeDeadlineSeconds"}
+
+
+SECONDS = ("small.timeout_s=100", "data.timeout_s=200", "train.timeout_s=300", "serve.timeout_s=400")
+ONE_ATTEMPT = tuple(f"{size}.retries=0" for size in ("small", "data", "train", "serve"))
+HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    ("flow", "settings", "expected"),
+    [
+        # resolve_inputs, decide, summary; ingest, validate, featurize, promote; finetune, distill; export, evaluate
+        ("train", ONE_ATTEMPT, 3 * 100 + 4 * 200 + 2 * 300 + 2 * 400 + HOUR),
+        ("train", (*ONE_ATTEMPT[:2], "train.retries=2", "serve.retries=0"),
+         3 * 100 + 4 * 200 + 2 * (3 * 300 + 30 + 60) + 2 * 400 + HOUR),
+        ("train", (*ONE_ATTEMPT, "pack=true"),
+         (100 + 2 * 200) + 200 + 2 * 300 + 2 * 400 + (100 + 200) + 100 + HOUR),
+        ("features", ONE_ATTEMPT, 2 * 100 + 4 * 200 + HOUR),
+        ("refresh", (*ONE_ATTEMPT, "pack=true"), 2 * 100 + 2 * 200 + 400 + HOUR),
+        ("train", ("train.timeout_s=2000000000", "run_timeout_s=0"), 2**31 - 1),
+    ],
+)  # fmt: skip
+def test_a_run_that_nobody_watches_has_a_deadline(
+    tmp_path: Path, flow: Flow, settings: tuple[str, ...], expected: int
+) -> None:
+    recipe = golden.pinned("smoke", *(f"cluster.{each}" for each in (*SECONDS, *settings)))
+    _, platform = yaml.safe_load_all(compile_flow(recipe, tmp_path / "flow.yaml", flow=flow).read_text())
+    assert platform["platforms"]["kubernetes"]["pipelineConfig"] == {"activeDeadlineSeconds": expected}

@@ -20,9 +20,11 @@ SINGLE_USER, MULTI_USER = "pipeline-runner", "default-editor"  # service account
 
 
 def cluster(context: CheckContext) -> Iterator[Finding]:
-    """Kubeflow's API answers, and Kubernetes has what the recipe names."""
+    """Kubeflow's API answers, Kubernetes has what the recipe names, and the registry its images."""
+    from pipelines.kubeflow.preflight.images import images
     from pipelines.kubeflow.preflight.kubernetes_api import open_kubernetes
     from pipelines.kubeflow.preflight.model import Preflight
+    from pipelines.kubeflow.preflight.pull_secrets import pull_credentials
     from pipelines.kubeflow.preflight.run import run_preflight
 
     assert context.cluster is not None
@@ -32,6 +34,7 @@ def cluster(context: CheckContext) -> Iterator[Finding]:
             connection = stack.enter_context(context.cluster.connected())
             yield _answer(connection)
             yield from _schedules(connection)
+            yield from _runs(connection)
         except RanklineError as error:
             yield Finding("API", "fail", _summary(error), error.hint or "check --host and --auth: docs/cluster.md")
         named = connection.namespace if connection else context.cluster.namespace
@@ -40,10 +43,13 @@ def cluster(context: CheckContext) -> Iterator[Finding]:
             kubernetes = open_kubernetes(context.cluster.context)
         except AccessError as error:
             yield Finding("Kubernetes", "warn", f"not known: {_summary(error)}", error.hint)
+            yield from images(context.recipe, account=context.account, pull=None)
             return
         yield Finding("Kubernetes", "ok", f"{kubernetes.host}, namespace {namespace}")
         account = context.account or (MULTI_USER if named else SINGLE_USER)
-        yield from run_preflight(Preflight(context.recipe, kubernetes, namespace, account, SYSTEM))
+        preflight = Preflight(context.recipe, kubernetes, namespace, account, SYSTEM)
+        yield from run_preflight(preflight)
+        yield from images(context.recipe, account=account, pull=pull_credentials(preflight))
 
 
 def _answer(connection: Cluster) -> Finding:
@@ -65,11 +71,16 @@ def _schedules(connection: Cluster) -> Iterator[Finding]:
         yield Finding("schedules", "ok", "none fires that `rankline schedule` does not list")
 
 
-def images(context: CheckContext) -> Iterator[Finding]:
-    """The images of the steps are in their registry."""
-    from pipelines.kubeflow.preflight.images import images as findings
+def _runs(connection: Cluster) -> Iterator[Finding]:
+    """Runs that wait for hours for a pod that cannot begin."""
+    from pipelines.kubeflow.waiting import find_waiting
 
-    yield from findings(context.recipe)
+    waiting = find_waiting(connection)
+    for each in waiting:
+        what = f"{each.step or 'it'} has been pending for {each.seconds / 3600:.1f} hours"
+        yield Finding(f"run {each.run}", "warn", f"{what}: {each.reason} (pipeline {each.pipeline})", each.remedy)
+    if not waiting:
+        yield Finding("runs", "ok", "none has been waiting for hours")
 
 
 def stores(context: CheckContext) -> Iterator[Finding]:
@@ -86,4 +97,4 @@ def _summary(error: RanklineError) -> str:
     return f"{error.message}; {error.found}" if error.found else error.message
 
 
-CHECKS: tuple[Check, ...] = (cluster, images, stores)
+CHECKS: tuple[Check, ...] = (cluster, stores)

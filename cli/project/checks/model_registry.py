@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.project.checks.model import CheckContext, Finding
 
@@ -104,7 +104,7 @@ def _writable(registry: ModelRegistry) -> Finding:
             Path(probe).write_bytes(b"x")
             Path(probe).unlink()
             return Finding(name, "ok", "events can be added")
-        is_exclusive = _creates_exclusively(registry, probe)
+        is_exclusive = creates_exclusively(registry.fs, probe)
     except RanklineError as error:
         return Finding(name, "fail", _error_summary(error), error.hint or "fix the permissions of those credentials")
     except FileNotFoundError:
@@ -118,15 +118,16 @@ def _writable(registry: ModelRegistry) -> Finding:
     return Finding(name, "ok", "events can be added, each once")
 
 
-def _creates_exclusively(registry: ModelRegistry, probe: str) -> bool:
-    registry.fs.pipe_file(probe, b"x", mode="create")
+def creates_exclusively(fs: Any, probe: str) -> bool:
+    """Whether a store accepts only the first of two writes of the file ``probe``, which is removed again."""
+    fs.pipe_file(probe, b"x", mode="create")
     try:
-        registry.fs.pipe_file(probe, b"y", mode="create")
+        fs.pipe_file(probe, b"y", mode="create")
         return False
     except FileExistsError:
         return True
     finally:
-        registry.fs.rm_file(probe)
+        fs.rm_file(probe)
 
 
 def _error_summary(error: RanklineError) -> str:

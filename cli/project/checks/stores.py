@@ -14,7 +14,7 @@ from typing import Any
 
 from cli.project.checks.mlflow import mlflow
 from cli.project.checks.model import TIMEOUT_S, Check, CheckContext, Finding, error_line, redacted
-from cli.project.checks.model_registry import repository
+from cli.project.checks.model_registry import creates_exclusively, repository
 
 SERVERS = {
     "postgresql": "Postgres", "postgres": "Postgres", "redis": "Redis", "rediss": "Redis", "s3": "bucket",
@@ -103,8 +103,12 @@ def servers(context: CheckContext) -> Iterator[Finding]:
             continue
         checked.add(value)
         try:
-            status = {"Postgres": _postgres, "Redis": _redis, "bucket": _bucket, "server": _http}[kind](value)
+            bucket = BUCKETS.get(setting, _readable_bucket)
+            status = {"Postgres": _postgres, "Redis": _redis, "bucket": bucket, "server": _http}[kind](value)
             yield Finding(setting, "ok", f"{kind} {redacted(value)}: {status}")
+        except _Unconditional as error:
+            hint = "use a store with conditional writes (If-None-Match); here two runs at once could spoil each other's"
+            yield Finding(setting, "fail", f"{kind} {redacted(value)}: {error}", hint)
         except ImportError as error:
             hint = f"pip install -c constraints.lock {error.name or 'its driver'}"
             yield Finding(setting, "fail", f"{kind} {redacted(value)}: no driver ({error_line(error)})", hint)
@@ -155,14 +159,45 @@ def _redis(address: str) -> str:
     return f"version {info['redis_version']}"
 
 
-def _bucket(address: str) -> str:
+class _Unconditional(Exception):
+    """A store that does not heed the condition of a write."""
+
+
+def _shared_bucket(address: str) -> str:
+    """A place that several runs write to: it has to accept only the first of two writes of the same file."""
+    fs, probe = _probe(address)
+    if not creates_exclusively(fs, probe):
+        raise _Unconditional("a second write replaces an existing file instead of failing")
+    return "writable, each file once"
+
+
+def _written_bucket(address: str) -> str:
+    fs, probe = _probe(address)
+    fs.pipe_file(probe, b"x")
+    fs.rm_file(probe)
+    return "writable"
+
+
+def _probe(address: str) -> tuple[Any, str]:
+    """The file system of a URL, and a file that nobody has there."""
     from rankline.io import storage
 
     fs, root = storage.open_filesystem(address)
-    probe = f"{root.rstrip('/')}/.rankline-doctor-{uuid.uuid4().hex}"
-    fs.pipe_file(probe, b"x")
-    fs.rm_file(probe)
-    return "readable and writable"
+    return fs, f"{root.rstrip('/')}/.rankline-doctor-{uuid.uuid4().hex}"
+
+
+def _readable_bucket(address: str) -> str:
+    """A place that runs only read, such as the source: nothing is written there."""
+    from rankline.io import storage
+
+    fs, root = storage.open_filesystem(address)
+    fs.ls(root.partition("*")[0].rpartition("/")[0] if "*" in root else root)
+    return "readable"
+
+
+# what is done to a bucket, by the setting that names it; storage.repository has a check of its own
+BUCKETS = dict.fromkeys(("storage.workspace", "storage.artifacts", "storage.checkpoints"), _shared_bucket)
+BUCKETS["promote.artifact_location"] = _written_bucket
 
 
 def _http(address: str) -> str:

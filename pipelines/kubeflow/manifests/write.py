@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
+import keyword
 import os
+import re
 import string
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +19,15 @@ import yaml
 
 from pipelines.kubeflow.conformance import PINNED_IMAGE
 from pipelines.kubeflow.preflight.secrets import PLACEHOLDER
+from pipelines.quantities import MEMORY, portable_memory
 from pipelines.recipe import Recipe
+from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 
 TEMPLATES = Path(__file__).with_name("templates")
+RECIPE_MODULE = "on_cluster"
 APPLIED = ("service-account", "volume", "fetch", "serve", "mlflow")  # by `kubectl apply -k`, where they are written
-BY_HAND = ("volume-owner", "rollback")
+BY_HAND = ("volume-owner", "rollback", "logs")
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class SetUp:
     namespace: str
     settings: tuple[str, ...] = ()  # those of the command line
     server: str = ""  # image of the server; empty for the one of evaluate, which has all that it needs
+    source: str | None = None  # the recipe's data, and the file that says how to read it, where the recipe takes them
+    map: str | None = None
+    access_mode: str = "ReadWriteMany"  # of the claim
+    size: str = "20Gi"
 
     @property
     def volume(self) -> str:
@@ -51,6 +62,7 @@ def write_manifests(set_up: SetUp, folder: Path) -> list[str]:
         UsageError: an image is not pinned, or a file is there with other content.
     """
     _check_images(set_up)
+    _check_size(set_up.size)
     contents = dict(_contents(set_up))
     changed = [
         name for name, text in contents.items() if (folder / name).exists() and (folder / name).read_text() != text
@@ -67,6 +79,24 @@ def write_manifests(set_up: SetUp, folder: Path) -> list[str]:
     for name, text in contents.items():
         (folder / name).write_text(text)
     return list(contents)
+
+
+def recipe_reference(folder: Path) -> str:
+    """What `--recipe` names the recipe of a folder by, in a command that is run where this process runs."""
+    parts = folder.parts
+    are_names = bool(parts) and all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
+    if are_names and not _is_module_elsewhere(parts[0]):
+        return f"{'.'.join(parts)}.{RECIPE_MODULE}:recipe"
+    return f"{folder / RECIPE_MODULE}.py:recipe"
+
+
+def _is_module_elsewhere(name: str) -> bool:
+    """Whether Python has a module of this name that it would import instead of a folder in the current one."""
+    if name in sys.builtin_module_names:
+        return True
+    here = os.getcwd()
+    spec = importlib.machinery.PathFinder.find_spec(name, [each for each in sys.path if each not in ("", here)])
+    return spec is not None and spec.origin is not None  # without one it is a folder as well
 
 
 def secret_manifests(recipe: Recipe, namespace: str, *, from_environment: bool) -> list[dict[str, Any]]:
@@ -105,11 +135,16 @@ def _check_images(set_up: SetUp) -> None:
             )
 
 
+def _check_size(size: str) -> None:
+    if not re.fullmatch(MEMORY, size):
+        raise UsageError("the size of the claim is none", expected="a quantity of Kubernetes, such as 20Gi", found=size)
+
+
 def _contents(set_up: SetUp) -> Iterator[tuple[str, str]]:
     """(name, text) of every file."""
     recipe, values = set_up.recipe, _values(set_up)
     needed = {
-        "volume": bool(set_up.volume), "volume-owner": bool(set_up.volume), "fetch": bool(recipe.material),
+        **dict.fromkeys(("volume", "volume-owner", "logs"), bool(set_up.volume)), "fetch": bool(recipe.material),
         "mlflow": "sql" in values["tracking"].partition(":")[0],
     }  # fmt: skip
     written = [name for name in (*APPLIED, *BY_HAND) if needed.get(name, True)]
@@ -124,7 +159,7 @@ def _contents(set_up: SetUp) -> Iterator[tuple[str, str]]:
         "resources": [f"{name}.yaml" for name in written if name in APPLIED],
     }  # fmt: skip
     yield "kustomization.yaml", yaml.safe_dump(kustomization, sort_keys=False)
-    yield "on_cluster.py", _recipe_module(set_up)
+    yield from _recipe_files(set_up)
 
 
 def _values(set_up: SetUp) -> dict[str, str]:
@@ -144,10 +179,13 @@ def _values(set_up: SetUp) -> dict[str, str]:
         "env": env, "volumes": [{"name": "workspace", **source}], "mounts": [mount],
         "read_mounts": [{**mount, "readOnly": True} if set_up.volume else mount],
         "serve": ["--host", "0.0.0.0", *place], "rollback": ["--why", "rolled back by hand", *place],
+        "logs": ["last", "--workspace", workspace],
     }  # fmt: skip
     return {
         "namespace": set_up.namespace,
         "volume": set_up.volume,
+        "access_mode": set_up.access_mode,
+        "size": portable_memory(set_up.size),
         "path": path,
         "data": recipe.cluster.images.data,
         "server": set_up.server or recipe.cluster.images.evaluate,
@@ -157,13 +195,41 @@ def _values(set_up: SetUp) -> dict[str, str]:
     }
 
 
-def _recipe_module(set_up: SetUp) -> str:
-    """A module with the recipe and the settings that were given, so that a command line needs only its name."""
-    lines = "".join(f"    {setting!r},\n" for setting in set_up.settings)
-    return (
+def _recipe_files(set_up: SetUp) -> Iterator[tuple[str, str]]:
+    """A module with the recipe and what was given with it, so that a command line needs only its name.
+
+    Files that were given are copied beside it: the module means the same from any folder.
+    """
+    arguments, settings = [repr(set_up.recipe_name), "SETTINGS"], []
+    for setting in set_up.settings:
+        section, _, value = setting.partition("=")
+        is_file = value.startswith("@") and isinstance(getattr(set_up.recipe, section.strip(), None), FrozenModel)
+        if not is_file:
+            settings.append(repr(setting))
+            continue
+        name, text = _copied(section.strip(), value[1:])
+        yield name, text
+        settings.append(f"f'{section.strip()}=@{{HERE}}/{name}'")
+    if set_up.source is not None:
+        arguments.append(f"source={set_up.source!r}")
+    if set_up.map is not None:
+        name, text = _copied("map", set_up.map)
+        yield name, text
+        arguments.append(f"map=str(HERE / {name!r})")
+    lines = "".join(f"    {setting},\n" for setting in settings)
+    yield (
+        f"{RECIPE_MODULE}.py",
         f'"""The recipe {set_up.recipe_name} with the settings of namespace {set_up.namespace}."""\n\n'
+        "from pathlib import Path\n\n"
         "from pipelines.recipes import Recipe, named\n\n"
+        "HERE = Path(__file__).resolve().parent\n"
         f"SETTINGS = [\n{lines}]\n\n\n"
         f'def recipe() -> Recipe:\n    """The recipe of this namespace."""\n'
-        f"    return named({set_up.recipe_name!r}, SETTINGS)\n"
+        f"    return named({', '.join(arguments)})\n",
     )
+
+
+def _copied(name: str, path: str) -> tuple[str, str]:
+    """(name, text) of the copy of a file that has been read already."""
+    file = Path(path).expanduser()
+    return name + (file.suffix or ".toml"), file.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pipelines.findings import Finding
 from pipelines.kubeflow.preflight.model import Preflight
+from pipelines.kubeflow.preflight.pull_secrets import names_of
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 
@@ -26,10 +27,15 @@ def namespace(preflight: Preflight) -> Iterator[Finding]:
 
 
 def service_account(preflight: Preflight) -> Iterator[Finding]:
-    """The account of the pods is there."""
+    """The account of the pods is there, with the secrets that it names for pulling images."""
     name = f"service account {preflight.account}"
-    if preflight.kubernetes.get(preflight.path("serviceaccounts", preflight.account)) is None:
+    account = preflight.kubernetes.get(preflight.path("serviceaccounts", preflight.account))
+    if account is None:
         hint = "--service-account names one that exists; `rankline cluster init` writes one"
         yield Finding(name, "fail", f"it does not exist in namespace {preflight.namespace}", hint)
-    else:
-        yield Finding(name, "ok", "it is there")
+        return
+    yield Finding(name, "ok", "it is there")
+    for secret in names_of(account):
+        if preflight.kubernetes.get(preflight.path("secrets", secret)) is None:
+            hint = f"kubectl -n {preflight.namespace} create secret docker-registry {secret} …"
+            yield Finding(f"pull secret {secret}", "fail", "the service account names it, and it does not exist", hint)

@@ -27,6 +27,7 @@ from cli.project.checks.model import Check, CheckContext, Finding
 from cli.project.checks.run import run_checks
 from pipelines.recipes import named
 from pipelines.schedules.store import ScheduleStore
+from rankline.io import storage
 from rankline.io.files import write_json
 from tests.cli.command import rankline
 from tests.cli.in_process import refused
@@ -396,19 +397,22 @@ def test_a_repository_in_a_bucket(
     assert findings_of(stores.repository, examined)["history"].status == "fail"
 
 
+class Unconditional:
+    """A store that ignores the condition of a write."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def pipe_file(self, path: str, content: bytes, mode: str = "overwrite") -> None:
+        self.inner.pipe_file(path, content)
+
+
 def test_a_bucket_that_replaces_an_existing_file(copy: Path) -> None:
     """A store that ignores the condition of a write. No real one was available to test with."""
     from rankline.registry.model_registry import ModelRegistry
-
-    class Unconditional:
-        def __init__(self, inner: Any) -> None:
-            self.inner = inner
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
-        def pipe_file(self, path: str, content: bytes, mode: str = "overwrite") -> None:
-            self.inner.pipe_file(path, content)
 
     models = ModelRegistry(f"memory://{copy}/models")
     assert model_registry._writable(models).status == "ok"
@@ -564,10 +568,45 @@ def test_a_postgres_that_answers_and_a_database_that_is_not_there(postgres: Post
 def test_the_probe_of_a_bucket_is_removed() -> None:
     import fsspec
 
-    assert stores._bucket("memory://untouched") == "readable and writable"
+    assert stores._shared_bucket("memory://untouched") == "writable, each file once"
+    assert stores._written_bucket("memory://untouched") == "writable"
     assert fsspec.filesystem("memory").find("/untouched") == []
     with pytest.raises(OSError, match=r"denied|Not a directory|No such"):
-        stores._bucket("file:///dev/null/models")
+        stores._written_bucket("file:///dev/null/models")
+
+
+@pytest.mark.parametrize("setting", ["storage.artifacts", "storage.checkpoints", "storage.workspace"])
+def test_a_bucket_of_several_runs_that_replaces_an_existing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """A store that ignores the condition of a write. No real one was available to test with."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(storage, "open_filesystem", lambda url: (Unconditional(memory), "/shop/work"))
+    finding = findings_of(stores.servers, context(tmp_path, f"{setting}=s3://shop/work"))[setting]
+    assert (finding.status, "second write replaces" in finding.found) == ("fail", True)
+    assert memory.find("/shop") == []
+
+
+def test_a_bucket_that_is_only_read_is_not_written_to(url: str, tmp_path: Path) -> None:
+    from rankline.io.storage import open_filesystem
+
+    fs, root = open_filesystem(url)
+    fs.pipe_file(f"{root}/log/events.csv", b"a")
+    before = fs.info(f"{root}/log/events.csv")
+
+    def source(address: str) -> Finding:
+        return findings_of(stores.servers, context(tmp_path, f"ingest.source={address}"))["ingest.source"]
+
+    assert source(f"{url}/log").found.endswith(": readable")
+    assert source(f"{url}/log/*.csv").status == "ok"
+    assert source(f"{url}/none").status == "fail"
+    assert [fs.info(path) for path in fs.find(f"{root}/log")] == [before]
+    shared = context(tmp_path, f"storage.artifacts={url}/work", f"storage.checkpoints={url}/checkpoints")
+    assert {each.found.rpartition(": ")[2] for each in findings_of(stores.servers, shared).values()} == {
+        "writable, each file once"
+    }
 
 
 # -- workspace ---------------------------------------------------------------------------------------------

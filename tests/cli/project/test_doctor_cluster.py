@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 
 from rankline.errors import AccessError
 from tests.cli.in_process import rankline
+from tests.pipelines.images.test_registry import sign_in
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.pipelines.kubeflow.test_orphans import failure  # noqa: F401
 from tests.pipelines.kubeflow.test_preflight import NS, api  # noqa: F401
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
 from tests.servers.kubernetes import KubernetesApi
 from tests.servers.postgres import Postgres
-from tests.servers.registry import Registry, image_registry
+from tests.servers.registry import PASSWORD, USER, Registry, image_registry
 
 assert NS == NAMESPACE  # both stand-ins have the same namespace
 
@@ -87,7 +89,7 @@ def test_a_schedule_that_fires_without_being_listed(
 def test_without_a_kubeconfig_the_rest_is_checked(kubeflow: Kubeflow, pinned: list[str]) -> None:  # noqa: F811
     findings = examine(kubeflow.host, "smoke", *pinned)
     assert findings["Kubernetes"]["status"] == "warn"
-    assert set(findings) == {"API", "schedules", "Kubernetes", "image data", "image train", "image evaluate"}
+    assert set(findings) == {"API", "schedules", "runs", "Kubernetes", "image data", "image train", "image evaluate"}
 
 
 def test_kubeflow_that_does_not_answer(api: KubernetesApi, pinned: list[str]) -> None:  # noqa: F811
@@ -113,6 +115,55 @@ def test_images_that_are_not_pinned_not_there_and_not_known(
     findings = examine(kubeflow.host, "smoke", *wrong, "--set", train, "--set", "cluster.train.gpus=0", code=1)
     statuses = {name: each["status"] for name, each in findings.items() if name.startswith("image")}
     assert statuses == {"image data": "fail", "image train": "fail", "image evaluate": "warn"}
+
+
+def with_pull_secret(
+    server: KubernetesApi, registry: Registry, *, password: str = PASSWORD, key: str = ".dockerconfigjson"
+) -> None:
+    """Let the service account of the pods name a secret for the registry."""
+    auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    auths = {f"https://{registry.address}/v2/": {"auth": auth}}
+    config = {"auths": auths} if key == ".dockerconfigjson" else auths
+    data = {key: base64.b64encode(json.dumps(config).encode()).decode()}
+    server.put("secrets", "registry", namespace=NS, data=data)
+    server.put("serviceaccounts", "default-editor", namespace=NS, imagePullSecrets=[{"name": "registry"}])
+
+
+def test_images_are_pulled_with_the_secrets_of_the_service_account(
+    kubeflow: Kubeflow,  # noqa: F811
+    api: KubernetesApi,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with image_registry() as registry:
+        registry.challenge = "Bearer"
+        pinned = images_of(registry)
+
+        def image(**expected: Any) -> dict[str, Any]:
+            return examine(kubeflow.host, "smoke", *pinned, **expected)["image train"]
+
+        assert (image()["status"], "not known" in image()["found"]) == ("warn", True)  # nobody has credentials
+        sign_in(tmp_path, registry)  # this machine has, and the cluster has not
+        lacking = image()
+        assert lacking["status"] == "warn"
+        assert "that no pull secret of service account default-editor has" in lacking["found"]
+        assert "kubectl create secret docker-registry" in lacking["hint"]
+        (tmp_path / "config.json").unlink()
+        for key in (".dockerconfigjson", ".dockercfg"):
+            with_pull_secret(api, registry, key=key)
+            assert image()["status"] == "ok"
+        assert image()["found"].endswith("for the pull secret of service account default-editor")
+        with_pull_secret(api, registry, password="wrong")
+        assert image()["status"] == "warn"
+        api.put("serviceaccounts", "default-editor", namespace=NS, imagePullSecrets=[{"name": "none"}])
+        findings = examine(kubeflow.host, "smoke", *pinned, code=1)
+        assert (findings["pull secret none"]["status"], findings["image train"]["status"]) == ("fail", "warn")
+        sign_in(tmp_path, registry)
+        api.forbidden = {"secrets"}
+        findings = examine(kubeflow.host, "smoke", *pinned)
+        assert findings["image train"]["status"] == "ok"  # as far as this machine can know
+        assert PASSWORD not in str(findings)
 
 
 def test_stores_that_only_the_cluster_reaches_are_warnings(

@@ -152,7 +152,7 @@ def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster
     lines = CliRunner().invoke(app, ["runs", "logs", run, "finetune", "--json", *where]).stdout.splitlines()
     assert {json.loads(line)["step"] for line in lines} == {"finetune"}
     kubeflow.api.logs = False
-    assert f"try: kubectl -n {NAMESPACE} logs" in run_cli("runs", "logs", run, code=1)
+    assert f"try: `kubectl -n {NAMESPACE} logs" in run_cli("runs", "logs", run, code=1)
 
 
 def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:

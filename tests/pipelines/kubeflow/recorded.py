@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import kfp_server_api
@@ -13,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cli.main import app
+from pipelines.kubeflow import log_hint, run_summary, waiting
 from pipelines.kubeflow.client import Access, Cluster, connect
 from tests.servers.kubeflow import Api, Kubeflow, kubeflow_server, recording
 
@@ -26,9 +29,17 @@ LAUNCHER = (
 )
 
 
+def clock_at(monkeypatch: pytest.MonkeyPatch, instant: str) -> None:
+    """Let what goes by the age of a run take this for now."""
+    seconds = datetime.fromisoformat(instant).timestamp()
+    for module in (log_hint, run_summary, waiting):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: seconds))
+
+
 @pytest.fixture
-def recorded(tmp_path: Path) -> Iterator[Kubeflow]:
-    """A server with a single user, as the recorded one."""
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubeflow]:
+    """A server with a single user, as the recorded one, soon after the runs."""
+    clock_at(monkeypatch, "2026-11-30T06:05:00Z")
     with kubeflow_server(tmp_path, multi_user=False) as server:
         yield server
 

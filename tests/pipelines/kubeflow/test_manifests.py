@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,14 @@ SETTINGS = (
 def set_up(*settings: str, **changes: Any) -> SetUp:
     recipe = named("smoke", [*SETTINGS, *settings])
     return dataclasses.replace(SetUp(recipe, "smoke", "team", (*SETTINGS, *settings)), **changes)
+
+
+@pytest.fixture(autouse=True)
+def no_modules_of_other_tests() -> Iterator[None]:
+    yield
+    for name in ("team", "envs", "mine"):
+        for module in [each for each in sys.modules if each.partition(".")[0] == name]:
+            del sys.modules[module]
 
 
 @pytest.fixture
@@ -82,7 +93,7 @@ def test_kustomize_applies_what_exists(folder: Path) -> None:
 
 def test_every_pod_fits_pod_security_restricted(folder: Path) -> None:
     pods = {name: pod for name, each in manifests(folder).items() if (pod := pod_of(each))}
-    assert len(pods) == 6
+    assert len(pods) == 7
     refused = [name for name, pod in pods.items() if violations(pod)]
     assert refused == ["volume-owner: Job/rankline-volume-owner"]
     assert {pod["securityContext"]["runAsUser"] for name, pod in pods.items() if name not in refused} == {10001}
@@ -131,15 +142,21 @@ def test_they_have_what_the_recipe_names(folder: Path) -> None:
     assert fetch["containers"][0]["command"] == ["sh", "-c", "rankline fetch smoke -w /rankline"]
 
 
-@pytest.mark.parametrize(("file", "path"), [("serve", ("serve",)), ("rollback", ("rollback",))])
-def test_commands_have_these_options(folder: Path, file: str, path: tuple[str, ...]) -> None:
-    name = {"serve": "serve: Deployment/rankline", "rollback": "rollback: Job/rankline-rollback-"}[file]
+@pytest.mark.parametrize(
+    ("name", "path", "last"),
+    [
+        ("serve: Deployment/rankline", ("serve",), ["--repository", "s3://acme/models"]),
+        ("rollback: Job/rankline-rollback-", ("rollback",), ["--repository", "s3://acme/models"]),
+        ("logs: Job/rankline-logs-", ("runs", "logs"), ["--workspace", "/rankline"]),
+    ],
+)
+def test_commands_have_these_options(folder: Path, name: str, path: tuple[str, ...], last: list[str]) -> None:
     pod = pod_of(manifests(folder)[name])
     assert pod is not None
     container = pod["containers"][0]
     assert container["command"] == ["rankline", *path]
     COMMANDS[path].make_context(path[-1], list(container["args"]), resilient_parsing=False)
-    assert container["args"][-2:] == ["--repository", "s3://acme/models"]
+    assert container["args"][-2:] == last
 
 
 def test_mlflow_answers_by_the_name_of_its_service(folder: Path) -> None:
@@ -193,6 +210,99 @@ def test_the_recipe_of_the_folder_has_the_settings(
     done = rankline("recipes", "show", "team.on_cluster:recipe")
     assert done.returncode == 0, done.stderr
     assert IMAGES["train"] in done.stdout
+
+
+MAP = '[tables]\nevents = "events.csv"\n[columns]\nuser_id = "customer"\nitem_id = "sku"\n'
+IMAGE_WORDS = tuple(word for setting in SETTINGS if "images" in setting for word in ("--set", setting))
+
+
+def init(folder: str, *words: str) -> list[str]:
+    """What `cluster init` names the recipe of its folder by, in each of the commands that it prints."""
+    done = rankline("cluster", "init", folder, "-n", "team", *IMAGE_WORDS, *words)
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  rankline ")]
+    assert [words[1] for words in lines] == ["doctor", "submit"]
+    return [next(word for word in words if word.endswith(":recipe")) for words in lines]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("-r", "interactions", "--source", "s3://acme/log", "--map", "maps/shop.toml"), {"source": "s3://acme/log"}),
+        (("-r", "labels", "--source", "/rankline/texts"), {"source": "/rankline/texts"}),
+        (("-r", "mine:recipe", "--source", "s3://mine/log", "--map", "maps/shop.toml"), {"source": "s3://mine/log"}),
+        (("-r", "smoke", "--set", "decide=@maps/policy.toml"), {}),
+    ],
+    ids=["with a map", "without a map", "a module of mine", "a file of a section"],
+)
+def test_the_recipe_of_the_folder_has_its_source_and_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("maps").mkdir()
+    Path("maps/shop.toml").write_text(MAP)
+    Path("maps/policy.toml").write_text("margin = 0.31\n")
+    Path("mine.py").write_text(
+        "from pipelines.recipes import Recipe, interactions\n\n\n"
+        "def recipe(path: str, map: str) -> Recipe:\n    return interactions(path, map)\n"
+    )
+    (reference, same) = init("team", *words)
+    assert reference == same == "team.on_cluster:recipe"
+    shutil.rmtree("maps")  # the folder alone is what is committed
+    recipe = named(reference)
+    assert {name: getattr(recipe.ingest, name) for name in expected} == expected
+    if "--map" in words:
+        assert recipe.ingest.columns.user_id == "customer"
+    if "decide=@maps/policy.toml" in words:
+        assert recipe.decide.margin == 0.31
+    monkeypatch.syspath_prepend(str(tmp_path))  # where mine.py is
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert named(f"{tmp_path}/team/on_cluster.py:recipe").ingest == recipe.ingest
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("team", "team.on_cluster:recipe"),
+        ("envs/prod", "envs.prod.on_cluster:recipe"),
+        ("../x", "../x/on_cluster.py:recipe"),
+        ("my-team", "my-team/on_cluster.py:recipe"),
+        ("class", "class/on_cluster.py:recipe"),
+        ("with space", "with space/on_cluster.py:recipe"),
+        ("statistics", "statistics/on_cluster.py:recipe"),  # which Python would import from its own library
+        (".", "on_cluster.py:recipe"),
+        ("{tmp_path}/far", "{tmp_path}/far/on_cluster.py:recipe"),
+    ],
+)
+def test_the_commands_name_the_recipe_whatever_the_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, expected: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    references = init(folder.format(tmp_path=tmp_path), "-r", "smoke")
+    assert set(references) == {expected.format(tmp_path=tmp_path)}
+    assert named(references[0]).cluster.images.train == IMAGES["train"]
+
+
+def test_a_source_on_this_machine_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source, noted in (("data/log", True), ("/rankline/log", False), ("s3://acme/log", False)):
+        done = rankline("cluster", "init", source.replace("/", "_"), "-r", "labels", "--source", source, "-n", "team",
+                        *IMAGE_WORDS)  # fmt: skip
+        assert ("not on this machine" in done.stderr) is noted, source
+
+
+def test_the_claim_is_as_large_and_as_shared_as_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    init("one", "-r", "smoke", "--access-mode", "ReadWriteOnce", "--size", "5Gi")
+    init("two", "-r", "smoke")
+    specs = [manifests(tmp_path / name)["volume: PersistentVolumeClaim/rankline"]["spec"] for name in ("one", "two")]
+    assert [each["accessModes"] for each in specs] == [["ReadWriteOnce"], ["ReadWriteMany"]]
+    assert [each["resources"]["requests"]["storage"] for each in specs] == ["5Gi", "20Gi"]
+    message = refused("cluster", "init", "three", "-r", "smoke", "-n", "team", *IMAGE_WORDS, "--size", "much", code=2)
+    assert "such as 20Gi" in message
+    assert not Path("three").exists()
 
 
 def test_no_value_of_a_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

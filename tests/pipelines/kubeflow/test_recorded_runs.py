@@ -133,6 +133,73 @@ def test_list_shows_every_one_with_its_flow_and_model(recorded: Kubeflow, cluste
     assert listed["run-refused"].model_id == ""
 
 
+# recording -> what `runs list` prints of it after its id and its outcome
+LISTED: dict[str, list[str]] = {
+    "run-promoted": ["6:59", "df3c33cad003ade5", "train", "manual"],
+    "run-pod-killed-promoted": ["7:46", "train", "manual"],
+    "run-cancelled-retried-promoted": ["8:09", "train", "manual"],
+    "run-already-serving": ["4:47", "train", "manual"],
+    "run-refused": ["6:37", "train", "manual"],
+    "run-features": ["4:16", "features", "manual"],
+    "run-refresh-unchanged": ["3:59", "refresh", "manual"],
+    "run-out-of-memory": ["3:59", "train", "manual"],
+    "run-image-missing": ["4:20", "train", "manual"],
+    "run-unschedulable-cancelled": ["7:20", "train", "manual"],
+    "run-scheduled-cancelled-retried-failed": ["5:42", "train", "scheduled"],
+}
+MARKS = {"✔": "done", "✘": "failed", "·": "skipped"}
+
+
+def test_the_command_lists_a_row_for_each(recorded: Kubeflow) -> None:
+    runs = {recorded.api.replay(name): name for name in RUNS}
+    (decided,) = [each for each in step_pods(deserialized("run-promoted")) if each.step == "decide"]
+    recorded.api.pod_logs[decided.node_id] = step_log("decide", result={"model_id": "df3c33cad003ade5"})
+    done = in_words(recorded, "runs", "list")
+    assert done.exit_code == 0, done.output
+    header, *lines = done.output.splitlines()
+    assert header.split() == ["run", "outcome", "took", "model", "flow", "trigger"]
+    rows = {runs[line.split()[0]]: line.split() for line in lines}
+    assert {name: row[1:] for name, row in rows.items()} == {
+        name: [*EXPECTED[name][0].split(), *LISTED[name]] for name in RUNS
+    }
+    listed = json.loads(in_words(recorded, "runs", "list", "--json").stdout)
+    assert [(runs[each["run"]], each["outcome"], each["flow"], each["trigger"]) for each in listed] == [
+        (name, EXPECTED[name][0], row[-2], row[-1]) for name, row in rows.items()
+    ]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_command_shows_each_step_and_how_the_run_ended(recorded: Kubeflow, name: str) -> None:
+    outcome, _, steps, failed_step, advice = EXPECTED[name]
+    run = replay(recorded, name)
+    recorded.api.log = "" if name == "run-image-missing" else recorded.api.log
+    done = in_words(recorded, "runs", "show", run)
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if not line.startswith("trigger: ")]
+    marked = {line.split()[1]: MARKS[line[0]] for line in lines if line[0] in MARKS}
+    shown = {step: "failed" if status == "cancelled" else status for step, status in steps.items()}
+    assert {step: status for step, status in marked.items() if step != "summary"} == shown
+    (ended,) = [line for line in lines if line.startswith(f"{outcome} after {LISTED[name][0]}: ")]
+    assert (f"{failed_step} stopped: " if failed_step else "") in ended
+    assert advice in ended
+    assert lines[-1].startswith(f"run {run}: {recorded.host}")
+    assert ("trigger: scheduled" in done.output) is (LISTED[name][-1] == "scheduled")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_command_prints_the_logs_of_each_step_and_of_one(recorded: Kubeflow, name: str) -> None:
+    run = replay(recorded, name)
+    pods = {each.step: each.node_id for each in step_pods(deserialized(name))}
+    recorded.api.pod_logs = {node: step_log(step, f"I am {step}", a=1) for step, node in pods.items()}
+    done = in_words(recorded, "runs", "logs", run)
+    assert done.exit_code == 0, done.output
+    own = [step for step in (*FLOWS[flow_of(name)], "summary") if step in pods]
+    assert done.stdout.splitlines() == [line for step in own for line in (f"── {step}", f"I am {step}")]
+    assert f"kubectl -n kubeflow logs -l pipeline/runid={run} " in done.stderr
+    assert in_words(recorded, "runs", "logs", run, "ingest").stdout == "I am ingest\n"
+    assert "launcher_v2.go" in in_words(recorded, "runs", "logs", run, "ingest", "--all").stdout
+
+
 def test_the_models_of_older_runs_are_those_of_the_registry(
     recorded: Kubeflow, cluster: Cluster, tmp_path: Path
 ) -> None:

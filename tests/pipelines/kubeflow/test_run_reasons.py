@@ -3,18 +3,24 @@
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.summary.config import SummaryConfig
 from pipelines.kubeflow import runs as cluster_runs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.nodes import step_pods
 from pipelines.kubeflow.runs import ClusterRuns, follow
+from pipelines.runs.folder import request_cancel
 from pipelines.runs.runner import exit_code
-from rankline.errors import RanklineError, StaleEvidence
+from rankline.errors import RanklineError, StaleEvidence, UsageError
+from rankline.io.storage import open_filesystem
 from rankline.runtime.ledger import Entry, write_entry
+from rankline.runtime.run_summary import KubeflowEnd, summarize
 from rankline.runtime.steps import FLOWS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import compiled_once, nothing_of_ours  # noqa: F401
@@ -22,6 +28,7 @@ from tests.pipelines.kubeflow.recorded import (  # noqa: F401
     EVENTS,
     PODS,
     add_package,
+    clock_at,
     cluster,
     deserialized,
     in_words,
@@ -162,6 +169,39 @@ def test_a_run_whose_step_cannot_begin_is_ended(
     )
 
 
+def test_why_it_was_ended_is_in_its_summary_and_in_every_later_command(
+    recorded: Kubeflow, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_runs, "PENDING_GRACE_S", -1e9)
+    run = at_waiting(recorded)
+    add_package(recorded.api, run, workspace=str(tmp_path / "rankline"))
+    folder = tmp_path / "rankline" / "runs" / run
+    for step in FLOWS["train"][:4]:
+        write_entry(folder, Entry(step=step, status="done", started=1.0, finished=2.0))
+    cluster_runs.RunWatch(cluster, run).poll()
+    why = "finetune did not begin within cluster.train.timeout_s (60 s): waits for its pod to begin"
+    summary = summarize(folder, config=SummaryConfig(), kubeflow_end=KubeflowEnd("FAILED"))
+    assert (summary["outcome"], summary["error"]) == ("cancelled", f"it was cancelled: {why}")
+    recorded.api.runs[run] = recording("run-unschedulable-cancelled")
+    assert ClusterRuns(cluster).show(run)["error"] == why
+    assert f"cancelled after 7:20: {why}" in in_words(recorded, "runs", "show", run).output
+    request_cancel(folder)  # by a user, who needs no reason
+    assert ClusterRuns(cluster).show(run)["error"] == ""
+
+
+def test_a_reason_for_a_bucket_is_written_though_no_step_has_begun(
+    recorded: Kubeflow, cluster: Cluster, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_runs, "PENDING_GRACE_S", -1e9)
+    run = at_waiting(recorded)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    add_package(recorded.api, run, storage={"workspace": url})
+    cluster_runs.RunWatch(cluster, run).poll()
+    fs, root = open_filesystem(url)
+    record = json.loads(fs.cat_file(f"{root}/runs/{run}/cancel.json"))
+    assert record["why"].startswith("finetune did not begin within cluster.train.timeout_s (60 s)")
+
+
 def test_the_command_that_ended_it_says_so_and_has_failed(recorded: Kubeflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_runs, "PENDING_GRACE_S", -1e9)
     recorded.api.next_recording = "run-unschedulable-cancelled"
@@ -239,6 +279,27 @@ def test_a_run_whose_comparison_came_too_late_is_stale(recorded: Kubeflow, clust
     assert [each.outcome for each in ClusterRuns(cluster).list()] == ["failed"]
 
 
+@pytest.mark.parametrize("flow", ["train", "refresh"])
+def test_a_run_whose_comparison_came_too_late_is_not_retried(recorded: Kubeflow, cluster: Cluster, flow: str) -> None:
+    run = replay(recorded, "run-scheduled-cancelled-retried-failed")
+    if flow == "refresh":
+        id = recorded.api.runs[run]["pipeline_version_reference"]["pipeline_id"]
+        recorded.api.pipelines[id]["display_name"] += "-refresh"
+    node = "audit2w9dr-1-3829983574-4034613478"
+    result = step_log("decide", status="failed", error="too late", exit_code=StaleEvidence.exit_code)
+    recorded.api.pod_logs = {node: result}
+    before = len(recorded.api.asked)
+    refusal = in_words(recorded, "runs", "retry", run).exception
+    assert isinstance(refusal, UsageError)
+    command = "rankline submit" + (" --flow refresh" if flow == "refresh" else "")
+    assert f"`{command}` of its recipe" in refusal.hint
+    assert not [each for each in recorded.api.asked[before:] if each.endswith(":retry")]
+    recorded.api.logs = False  # nothing says so any more: the cluster is asked
+    with contextlib.suppress(RanklineError):
+        ClusterRuns(cluster).restart(run)
+    assert [each for each in recorded.api.asked[before:] if each.endswith(":retry")]
+
+
 def test_a_refusal_for_too_little_data_is_named_by_the_step(recorded: Kubeflow, cluster: Cluster) -> None:
     run = replay(recorded, "run-refused")
     (node,) = [each.node_id for each in step_pods(deserialized("run-refused")) if each.step == "decide"]
@@ -288,7 +349,7 @@ def test_logs_and_results_of_pods_that_are_gone_come_from_the_workspace(
     with pytest.raises(RanklineError, match="the log of finetune cannot be read") as refusal:
         list(ClusterRuns(cluster).logs(run, "finetune"))
     pod_name = "rankline-smoke-v8n6p-retry-system-container-impl-3768103297"
-    assert f"try: kubectl -n kubeflow logs {pod_name} -c main" in str(refusal.value)
+    assert f"try: `kubectl -n kubeflow logs {pod_name} -c main`" in str(refusal.value)
     folder = tmp_path / "rankline" / "runs" / run
     folder.mkdir(parents=True)
     (folder / "finetune.log").write_text("epoch 1\n")
@@ -297,6 +358,51 @@ def test_logs_and_results_of_pods_that_are_gone_come_from_the_workspace(
     assert ClusterRuns(cluster).show(run)["error"] == "the loss is not finite"
     with pytest.raises(RanklineError, match="the log of resolve_inputs, ingest, validate, featurize, summary cannot"):
         list(ClusterRuns(cluster).logs(run))
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ({"workspace": "/mnt/rankline"}, "-w /mnt/rankline` in a pod that mounts the workspace, as logs.yaml of"),
+        ({"storage": {"workspace": "s3://acme/team"}}, "-w s3://acme/team`: the pods are gone"),
+    ],
+)
+def test_once_the_pods_are_gone_the_workspace_is_named(
+    recorded: Kubeflow, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, says: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = replay(recorded, OOM, **place)
+    recorded.api.logs = False
+    command = f"`rankline runs logs {run} finetune {says}"
+
+    def texts() -> list[str]:
+        with pytest.raises(RanklineError) as refusal:
+            list(ClusterRuns(cluster).logs(run, "finetune"))
+        return [refusal.value.hint, ClusterRuns(cluster).show(run)["error"]]
+
+    assert [command in each for each in texts()] == [False, False]
+    clock_at(monkeypatch, "2026-11-30T09:00:00Z")
+    now = texts()
+    assert [command in each for each in now] == [True, True]
+    assert "kubectl" not in str(now)
+    assert ClusterRuns(cluster).logs_command(run) == ""
+    (version,) = [each for each in recorded.api.versions.values() if "pipeline_spec" in each]
+    platform = version["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+    platform["pipelineConfig"] = {"resourceTtlOnCompletion": 86_400}  # cluster.keep_s
+    cluster._cache.clear()
+    assert ["kubectl" in each for each in texts()] == [True, True]
+
+
+def test_a_pod_that_is_gone_is_not_to_be_described(
+    recorded: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replay(recorded, "run-image-missing")
+    recorded.api.log = ""
+    assert "see `kubectl -n kubeflow describe pod" in ClusterRuns(cluster).show(run)["error"]
+    clock_at(monkeypatch, "2026-11-30T09:00:00Z")
+    assert ClusterRuns(cluster).show(run)["error"].endswith("it is gone, and with it what Kubernetes said of it")
 
 
 def test_a_step_that_waits_has_no_log_yet(recorded: Kubeflow, cluster: Cluster) -> None:

@@ -22,7 +22,7 @@ from rankline.runtime import ledger
 from rankline.runtime.outcomes import exit_code, has_verdict
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.run_step import StepSpec, run_step
-from rankline.runtime.run_summary import CANCEL, EARLIER_SUMMARY, SUMMARY, summarize
+from rankline.runtime.run_summary import CANCEL, EARLIER_SUMMARY, SUMMARY, KubeflowEnd, summarize
 
 PRICES = SummaryConfig(core_hour=7.0, currency="EUR")
 VERDICT = {"outcome": "promote", "model_id": "4fcf", "sentence": "All checks are met."}
@@ -54,7 +54,7 @@ def killed(run: RunContext, name: str) -> None:
 
 def exit_handler(run: RunContext) -> None:
     """What Kubeflow runs at the end of the first life of a run, and never again."""
-    summarize(run.folder, config=PRICES, kubeflow_status="FAILED")
+    summarize(run.folder, config=PRICES, kubeflow_end=KubeflowEnd("FAILED"))
 
 
 def summary_of(run: RunContext) -> dict[str, Any]:
