@@ -23,6 +23,7 @@ from rankline.errors import RanklineError, ServerError
 from rankline.features.profile import ProfileFields
 from rankline.io.files import first_line
 from rankline.model.bundle import Bundle, open_bundle
+from rankline.registry.anchor import warning_of
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion
 from serving.engine import BundleEngine, Engine
@@ -69,6 +70,7 @@ class ModelManager:
         self.hidden: tuple[str, ...] = ()
         self.rejected: RejectedChampion | None = None
         self.registry_error = ""
+        self.warning = ""  # of a champion that was promoted past the gates
 
     @property
     def engine(self) -> Engine:
@@ -134,6 +136,7 @@ class ModelManager:
         self._champion = self._registry.champion_record()
         if self._champion:
             self.hide(self._champion.hidden)
+            self.warning = warning_of(self._registry, self._champion)
             self._load_champion(self._registry, self._champion)
         for name, work in (("champion", self._poll_loop), ("loader", self._swap_loop)):
             self._threads_started.append(threading.Thread(target=work, args=(poll_interval_s,), name=name, daemon=True))
@@ -174,6 +177,7 @@ class ModelManager:
             if self._champion and self._champion.hidden != self.hidden:
                 self.hide(self._champion.hidden)
                 log.info("%d items are now hidden", len(self.hidden))
+            self.warning = warning_of(self._registry, self._champion) if self._champion else ""
             self.registry_error = ""
         except Exception as error:  # without this thread no takedown would take effect
             has_message = isinstance(error, RanklineError | OSError) and str(error)

@@ -27,6 +27,7 @@ def model(request: Request) -> ModelResponse:
         heads=info.heads,
         items=len(engine.item_ids),
         hidden=list(models.hidden),
+        warning=models.warning or None,
         context={**engine.fields.context, **({TIME_ZONE: "zone"} if engine.fields.time_zone else {})},
         manifest=info.manifest,
     )
@@ -64,6 +65,7 @@ def readyz(request: Request, response: Response) -> Readiness:
         },
         refused=rejected.summary if rejected else None,
         hidden=len(models.hidden),
+        warning=models.warning or None,
         repository_error=models.registry_error or None,
     )
 
