@@ -116,7 +116,7 @@ def exposures(
                 [float(wanted[item]) for item in item_ids],
             )
         )
-        if shown:
+        if shown and len(catalogue) > 1:
             by_attribute[name.removeprefix(f"{ITEM}.")] = _exposure_scores(shown, catalogue, relevant)
     return by_attribute
 

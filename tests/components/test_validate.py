@@ -46,7 +46,7 @@ WARNINGS = {
     GONE,
     *map(ONE_CLASS.format, ("click", "rating")),
     *map(ROWS.format, ("items", "users", "queries", "events")),
-    *map(DRIFT.format, ("click", "rating")),
+    *map(DRIFT.format, ("click", "rating", "price")),
 }
 
 
