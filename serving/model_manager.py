@@ -23,6 +23,7 @@ from rankline.errors import RanklineError, RegistryError, ServerError
 from rankline.features.profile import ProfileFields
 from rankline.io.files import first_line
 from rankline.model.bundle import Bundle, open_bundle
+from rankline.registry.anchor import warning_of
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion
 from serving.engine import BundleEngine, Engine
@@ -70,6 +71,7 @@ class ModelManager:
         self.rejected: RejectedChampion | None = None
         self.registry_error = ""
         self.registry_read_at = time.monotonic()
+        self.warning = ""  # of a champion that was promoted past the gates
 
     @property
     def registry_age_s(self) -> float | None:
@@ -141,6 +143,7 @@ class ModelManager:
         self._champion = self._registry.champion_record()
         if self._champion:
             self.hide(self._champion.hidden)
+            self.warning = warning_of(self._registry, self._champion)
             self._load_champion(self._registry, self._champion)
         for name, work in (("champion", self._poll_loop), ("loader", self._swap_loop)):
             self._threads_started.append(threading.Thread(target=work, args=(poll_interval_s,), name=name, daemon=True))
@@ -184,6 +187,7 @@ class ModelManager:
             if champion and champion.hidden != self.hidden:
                 self.hide(champion.hidden)
                 log.info("%d items are now hidden", len(self.hidden))
+            self.warning = warning_of(self._registry, self._champion) if self._champion else ""
             self.registry_error, self.registry_read_at = "", time.monotonic()
         except Exception as error:  # without this thread no takedown would take effect
             has_message = isinstance(error, RanklineError | OSError) and str(error)

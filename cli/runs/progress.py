@@ -164,6 +164,11 @@ def _warm_start_line(result: dict[str, Any]) -> str:
     return f"finetune started from the weights of model {result['began_from']}, {matched}{fresh}{why}"
 
 
+def warning_lines(summary: dict[str, Any]) -> list[str]:
+    """What steps warn of, such as a champion that was promoted past the gates."""
+    return [f"warning: {step['result']['warning']}" for step in summary["steps"] if step["result"].get("warning")]
+
+
 def reason_lines(summary: dict[str, Any]) -> list[str]:
     """The checks that were not met, and those that lack data, as verdict.md calls them."""
     lacking = {name for step in summary["steps"] for name in step["result"].get("insufficient", ())}

@@ -104,7 +104,7 @@ def run_and_report(
 
     ``extra_lines`` returns further lines for the summary.
     """
-    from cli.runs.progress import Screen, reason_lines, summary_lines
+    from cli.runs.progress import Screen, reason_lines, summary_lines, warning_lines
     from pipelines.runs.runner import exit_code
     from rankline.errors import StepFailed
 
@@ -119,11 +119,8 @@ def run_and_report(
     with Screen(workspace, name) as screen:
         summary = start(screen)
     typer.echo("\n" + "\n".join([*summary_lines(summary), *extra_lines(summary)]))
-    for line in reason_lines(summary):
+    for line in [*reason_lines(summary), *warning_lines(summary)]:
         typer.echo(f"  {line}")
-    for step in summary["steps"]:
-        if warning := step["result"].get("warning"):
-            typer.echo(f"  warning: {warning}")
     for title, path in report_pages(summary):
         typer.echo(f"{title}: {path}")
     raise typer.Exit(exit_code(summary))

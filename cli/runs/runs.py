@@ -74,7 +74,7 @@ def show(where: Target, run: RunName = "last", workspace: ReadWorkspace = WORKSP
 
     On a cluster: the steps, their times and the outcome, as the API reports them. What it does not report is null.
     """
-    from cli.runs.progress import summary_lines
+    from cli.runs.progress import summary_lines, warning_lines
     from cli.runs.run import report_pages
 
     with _runs(workspace, where) as backend:
@@ -93,7 +93,7 @@ def show(where: Target, run: RunName = "last", workspace: ReadWorkspace = WORKSP
         folder = _local_runs(workspace).folder(run)
         _print_unfinished(folder, workspace, running=payload["outcome"] == Outcome.RUNNING)
         return
-    typer.echo("\n".join(summary_lines(payload)))
+    typer.echo("\n".join([*summary_lines(payload), *warning_lines(payload)]))
     if payload["error"]:
         prefix = f"{payload['failed_step']} stopped: " if payload["failed_step"] else ""
         typer.echo(f"{prefix}{payload['error']}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from rankline.errors import UsageError
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import ANCHORED, CONFIRMED, PROMOTING, Event
+from rankline.registry.registry_state import ANCHORED, CONFIRMED, PROMOTING, Champion, Event
 from rankline.registry.removal import not_found_error, removal_event
 
 BREAK_GLASS = "break_glass"  # in the details of a promotion past the gates
@@ -48,6 +48,12 @@ def warning(history: Sequence[Event]) -> str:
     if event is None:
         return ""
     return f"promoted past the gates by {event.who} (event {event.n}): {event.why}; no gate has passed it since"
+
+
+def warning_of(models: ModelRegistry, champion: Champion) -> str:
+    """The same, for the champion as a server reads it: all events are read only where there may be a warning."""
+    past_gates = models.event(champion.event).details.get(BREAK_GLASS)
+    return warning(models.history()) if past_gates else ""
 
 
 def move_anchor(models: ModelRegistry, model: str, *, who: str, why: str) -> Event:

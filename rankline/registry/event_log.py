@@ -80,6 +80,14 @@ class EventLog(BlobStore):
         self.fs.invalidate_cache()
         return [self._event(n) for n in range(1, max(self._event_numbers(), default=0) + 1)]
 
+    def event(self, n: int) -> Event:
+        """The event of a number.
+
+        Raises:
+            IntegrityError: it is missing or cannot be read.
+        """
+        return self._event(n)
+
     def write_event(self, draft: EventDraft, allowed: Callable[[list[Event]], bool]) -> Event | None:
         """Write the next event; None if it is not ``allowed``.
 

@@ -183,6 +183,7 @@ class Readiness(BaseModel):
     )
     refused: dict[str, str] | None = Field(description="a champion or catalogue that cannot be served, and the reason")
     hidden: int = Field(0, description="number of items taken down, including ids outside the catalogue")
+    warning: str | None = Field(None, description="by whom and why the champion was promoted past the gates")
     repository_error: str | None = Field(description="why the model registry cannot be read")
     repository_age_s: float | None = Field(
         None, description="seconds since it was last read; null for a server that follows none"
@@ -200,6 +201,7 @@ class ModelResponse(BaseModel):
     heads: list[str]
     items: int = Field(description="number of items in the catalogue")
     hidden: list[str] = Field([], description="items taken down, including ids outside the catalogue")
+    warning: str | None = Field(None, description="by whom and why the champion was promoted past the gates")
     context: dict[str, str] = Field(
         {}, description="what a request may say in `context`, and how each is read: number, choice, choices, text, zone"
     )

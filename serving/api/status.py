@@ -30,6 +30,7 @@ async def model(request: Request) -> ModelResponse:
         heads=info.heads,
         items=len(engine.item_ids),
         hidden=list(models.hidden),
+        warning=models.warning or None,
         context={**engine.fields.context, **({TIME_ZONE: "zone"} if engine.fields.time_zone else {})},
         manifest=info.manifest,
     )
@@ -69,6 +70,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
         },
         refused=rejected.summary if rejected else None,
         hidden=len(models.hidden),
+        warning=models.warning or None,
         repository_error=models.registry_error or None,
         repository_age_s=None if models.registry_age_s is None else round(models.registry_age_s, 1),
     )

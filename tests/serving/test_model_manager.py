@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, UsageError
 from rankline.model.bundle import Bundle
+from rankline.registry.anchor import break_glass
 from rankline.registry.model_registry import ModelRegistry
+from serving.api.app import create_app
 from serving.engine import Engine, EngineRequest, run_request
+from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager, NotReady
 from tests.serving.tiny_bundle import (
@@ -380,6 +384,44 @@ def test_a_repository_of_before_catalogues_and_takedowns_is_followed(
     assert (manager.model_id, manager.engine.info.revision, manager.hidden) == (bundle.model_id, bundle.revision, ())
     poll(manager)
     assert manager.rejected is None
+
+
+def test_a_champion_that_was_promoted_past_the_gates_says_so_until_a_gate_passes_it(
+    manager: ModelManager, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+) -> None:
+    publish(tmp_path, bundle)
+    models = ModelRegistry(tmp_path)
+    manager.follow(str(tmp_path), poll_interval_s=NEVER_S)
+    features = FeatureLookup(None, metrics, item_ids=lambda: manager.item_ids)
+    client = TestClient(create_app(manager, features, metrics))
+    assert manager.warning == ""
+    models.add(other_bundle.folder)
+    models.append("registered", other_bundle.model_id, who="test", why="a candidate")
+    reason = "the champion recommends recalled items"
+    break_glass(models, other_bundle.model_id, who="ann", why=reason, check=lambda model: None)
+    poll(manager)
+    assert manager.model_id == other_bundle.model_id
+    for route in ("/readyz", "/v1/model"):
+        assert "promoted past the gates by ann" in client.get(route).json()["warning"]
+        assert reason in client.get(route).json()["warning"]
+    models.append("confirmed", other_bundle.model_id, who="the flow", why="proven to be within the budget")
+    poll(manager)
+    assert [client.get(route).json()["warning"] for route in ("/readyz", "/v1/model")] == [None, None]
+
+
+def test_a_server_that_starts_on_such_a_champion_and_one_after_a_rollback_agree(
+    manager: ModelManager, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+) -> None:
+    publish(tmp_path, bundle)
+    models = ModelRegistry(tmp_path)
+    models.add(other_bundle.folder)
+    models.append("registered", other_bundle.model_id, who="test", why="a candidate")
+    break_glass(models, other_bundle.model_id, who="ann", why="an emergency today", check=lambda model: None)
+    manager.follow(str(tmp_path), poll_interval_s=NEVER_S)
+    assert "by ann" in manager.warning
+    models.append("rolled_back", bundle.model_id, who="ann", why="it is over")
+    poll(manager)
+    assert (manager.model_id, manager.warning) == (bundle.model_id, "")
 
 
 def test_a_folder_that_is_no_bundle_is_refused(manager: ModelManager, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from components.summary.step import summarize
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
 from rankline.runtime.steps import TRAINING_STEPS
+from tests.cli.in_process import rankline
 
 
 def entry(
@@ -167,6 +168,19 @@ def test_insufficient_data_is_not_called_not_met() -> None:
     steps = [{"step": "evaluate", "result": {}}, {"step": "decide", "result": {"insufficient": ["loss budget"]}}]
     lines = reason_lines({"steps": steps, "reasons": ["loss budget", "latency"]})
     assert lines == ["insufficient data: loss budget", "not met: latency"]
+
+
+def test_a_champion_promoted_past_the_gates_is_shown_with_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "r1"
+    folder.mkdir(parents=True)
+    result = {"outcome": "refused", "warning": "champion 0123 was promoted past the gates by ann (event 3): why"}
+    decided = entry("decide", "done", started_s_ago=9, took_s=1).model_copy(update={"result": result})
+    ledger.write_entry(folder, decided)
+    summarize(folder, config=SummaryConfig())
+    assert f"warning: {result['warning']}" in rankline("runs", "show", "r1", "-w", tmp_path).stdout
+    ledger.write_entry(folder, decided.model_copy(update={"result": {"outcome": "refused"}}))
+    summarize(folder, config=SummaryConfig())
+    assert "warning" not in rankline("runs", "show", "r1", "-w", tmp_path).stdout
 
 
 def test_the_summary_says_what_training_started_from() -> None:
