@@ -37,7 +37,11 @@ def decide(
             config=DecideConfig(**config),
             inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path), "teacher": Path(teacher.path)},
             outputs={"verdict": Path(verdict.path)},
-            arguments={"repository": context.repository, "run_id": context.run_id},
+            arguments={
+                "repository": context.repository,
+                "run_id": context.run_id,
+                "announcer": context.announcer,
+            },
             reuse=False,
         ),
         context,
@@ -55,7 +59,7 @@ def promote(
     run: dict,
     job: str,
 ):
-    """Make the candidate the champion: materialize its features, append the event, mirror it to MLflow."""
+    """Make the candidate the champion: materialize its features, append the event, announce it."""
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
@@ -80,8 +84,8 @@ def promote(
                 "workspace": context.workspace,
                 "stores": context.storage.features,
                 "run_id": context.run_id,
-                "ledger_folder": context.folder,
                 "bucket": context.bucket,
+                "announcer": context.announcer,
             },
             preload=("feature_repo.definitions", "mlflow"),
             reuse=False,
