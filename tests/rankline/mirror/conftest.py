@@ -76,16 +76,16 @@ class Gallery:
 
     def version(self, model_id: str) -> Any:
         """The version of a model."""
-        (version,) = self.client.search_model_versions(f"name = 'rankline' and tags.model_id = '{model_id}'")
+        name = self.config.registered_model
+        (version,) = self.client.search_model_versions(f"name = '{name}' and tags.model_id = '{model_id}'")
         return version
 
     @property
     def aliases(self) -> dict[str, str]:
         """Alias -> model id."""
-        named = self.client.get_registered_model("rankline").aliases
-        return {
-            alias: self.client.get_model_version("rankline", number).tags["model_id"] for alias, number in named.items()
-        }
+        name = self.config.registered_model
+        named = self.client.get_registered_model(name).aliases
+        return {alias: self.client.get_model_version(name, n).tags["model_id"] for alias, n in named.items()}
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ def test_slack_and_teams_get_their_own_messages(tmp_path: Path, monkeypatch: pyt
     why = "see <http://evil.example|this> & [that](http://evil.example)"
     with web_server([200]) as (url, received):
         monkeypatch.setenv("CHAT_URL", url)
-        formats = [Webhook(url_variable="CHAT_URL", format=each) for each in ("slack", "teams")]  # type: ignore[arg-type]
+        formats = [Webhook(url_variable="CHAT_URL", format=each) for each in ("slack", "teams")]
         for each in formats:
             settings = hooks(each, console_url="https://desk.example/")
             assert notify(event(why=why, details={"break_glass": True}), settings=settings, workspace=tmp_path) == ""
