@@ -41,7 +41,7 @@ def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "") ->
     """What is said of a registry event; None for events that nobody waits for."""
     if event.kind not in get_args(NoticeKind):
         return None
-    kind = cast(NoticeKind, event.kind)
+    kind, recipe = cast(NoticeKind, event.kind), recipe or str(event.details.get("recipe", ""))
     past_gates = bool(event.details.get(BREAK_GLASS))
     verdict = event.digests.get("verdict", "")
     approve = f"rankline review approve {event.model_id} --evidence {verdict}"
