@@ -106,8 +106,9 @@ def decide(
             events += _append_once(models, draft, run_id=run_id)
         for kind, why in decision.champion_findings(report, evidence, decided, past_gates=bool(warning(history))):
             events.append(models.append(kind, champion_id, who=ACTOR, why=why, run_id=run_id))
-    # a promotion is announced once it has happened
-    announced = _announce(announcer, models, candidate.model_id, events) if outcome.event else Announcement()
+    announced = Announcement()  # a promotion is announced once it has happened
+    if outcome.event:
+        announced = _announce(announcer, models, candidate.model_id, _verdicts(models, candidate.model_id, outcome))
     return {
         "outcome": decided.outcome,
         "model_id": decided.model_id,
@@ -337,6 +338,11 @@ def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Eve
         details=draft.details or {},
         expected_champion=draft.expected_champion,
     )
+
+
+def _verdicts(models: ModelRegistry, model_id: str, outcome: Outcome) -> list[Event]:
+    """The newest verdict of this kind on a model, which an attempt before this one may have written."""
+    return [event for event in models.history() if (event.model_id, event.kind) == (model_id, outcome.event)][-1:]
 
 
 def _announce(announcer: Announcer | None, models: ModelRegistry, model_id: str, events: list[Event]) -> Announcement:

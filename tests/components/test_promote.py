@@ -409,6 +409,7 @@ def test_what_waits_or_is_refused_is_announced_and_a_promotion_once_it_has_happe
     with web_server([200]) as (url, received):
         announcer = Announcer(shop.workspace, notify=NotifyConfig(webhooks=(Webhook(url=url),)), recipe="smoke")
         refused, evaluation = shop.created("a", lift=-0.1)
+        shop.decide(refused, evaluation)  # and killed, before it was announced
         shop.decide(refused, evaluation, announcer=announcer)
         waiting, evaluation = shop.created("b")
         result = shop.decide(waiting, evaluation, announcer=announcer, mode="review")[1]
