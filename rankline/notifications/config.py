@@ -83,9 +83,7 @@ class NotifyConfig(FrozenModel):
 
     webhooks: tuple[Webhook, ...] = Field((), description="Addresses that get a POST for each event.")
     email: Email = Email()
-    console_url: str = Field(
-        "", pattern=r"^(https?://[^@?#\s]+)?$", description="Address of `rankline review serve`, for links."
-    )
+    console_url: str = Field("", pattern=r"^(https?://[^@?#\s]+)?$", description="Address of the console, for links.")
     timeout_s: float = Field(
         20.0, gt=0, le=600, description="Longest time that a run or a command waits for deliveries, in seconds."
     )
