@@ -50,6 +50,7 @@ def decide(
                 "run_id": context.run_id,
                 "ledger_folder": context.folder,
                 "prices": Prices(**prices),
+                "announcer": context.announcer,
             },
             reuse=False,
         ),
@@ -68,7 +69,7 @@ def promote(
     run: dict,
     job: str,
 ):
-    """Make the candidate the champion: materialize its features, append the event, mirror it to MLflow."""
+    """Make the candidate the champion: materialize its features, append the event, announce it."""
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
@@ -93,8 +94,8 @@ def promote(
                 "workspace": context.workspace,
                 "stores": context.storage.features,
                 "run_id": context.run_id,
-                "ledger_folder": context.folder,
                 "bucket": context.bucket,
+                "announcer": context.announcer,
             },
             preload=("feature_repo.definitions", "mlflow"),
             reuse=False,

@@ -15,5 +15,6 @@ def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
 
     context = RunContext.from_parameters(run, job)
     context.download_run()
-    summarize_run(context, config=SummaryConfig(**config), state=status.state, message=status.error_message or "")
+    ended = summarize_run(context, config=SummaryConfig(**config), state=status.state, message=status.error_message or "")
+    context.announce_end(ended)
     context.upload_run()

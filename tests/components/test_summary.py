@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from components.summary.component import summary as summary_component
 from components.summary.config import SummaryConfig
 from components.summary.step import KILLED_MESSAGE, SUMMARY, summarize, summarize_run
 from pipelines.runs.folder import request_cancel
@@ -20,6 +22,7 @@ from rankline.runtime.run_context import RunContext
 from rankline.runtime.run_summary import KubeflowEnd
 from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines.kubeflow.recorded import recorded  # noqa: F401
+from tests.rankline.notifications.receivers import web_server
 from tests.servers.kubeflow import TOKEN, Kubeflow
 
 
@@ -221,3 +224,14 @@ def test_the_reason_of_a_command_that_gave_the_run_up_is_in_the_summary(tmp_path
     request_cancel(tmp_path / "runs/a-run", why)
     summary = ended(tmp_path, *TRAINING_STEPS[:4])
     assert (summary["outcome"], summary["error"]) == ("cancelled", f"it was cancelled: {why}")
+
+
+@pytest.mark.parametrize(("status", "events"), [("failed", ["failed"]), ("done", [])])
+def test_a_run_that_failed_is_announced(tmp_path: Path, status: str, events: list[str]) -> None:
+    write(tmp_path / "runs" / "run-1", "finetune", status, error="no loss" if status == "failed" else "")
+    write(tmp_path / "runs" / "run-1", "decide", "done", result={"outcome": "pending", "sentence": "So it is."})
+    with web_server([200]) as (url, received):
+        run = {"workspace": str(tmp_path), "recipe": "smoke", "notify": {"webhooks": [{"url": url}]}}
+        summary_component.python_func(config={}, run=run, job="run-1", status=SimpleNamespace(state="FAILED"))
+    assert [json.loads(each.body)["event"] for each in received] == events
+    assert all(json.loads(each.body)["error"] == "no loss" for each in received)
