@@ -15,6 +15,7 @@ def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
 
     context = RunContext.from_parameters(run, job)
     context.download_run()
-    ended = summarize_run(context, config=SummaryConfig(**config), state=status.state, message=status.error_message or "")
+    message = status.error_message or ""
+    ended = summarize_run(context, config=SummaryConfig(**config), state=status.state, message=message)
     context.announce_end(ended)
     context.upload_run()
