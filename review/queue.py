@@ -40,7 +40,8 @@ class Candidate(FrozenModel):
     at: str
     status: Status
     sentence: str
-    event: int  # the number of the newest event with this verdict on the model
+    event: int  # the number of the newest event that judged it, or decided on it
+    verdict_event: int  # the number of the event that judged it
     verdict: str  # digest
     evaluation: str  # digest
     champion: str = ""  # when it was judged; empty for none
@@ -53,12 +54,7 @@ class Candidate(FrozenModel):
     @property
     def command(self) -> str:
         """The command that approves it."""
-        return approval_command(self.model_id, self.verdict)
-
-
-def approval_command(model_id: str, verdict: str) -> str:
-    """The command that approves a candidate by its evidence."""
-    return f"rankline review approve {model_id[:12]} --evidence {verdict[:12]}"
+        return registry_state.approval_command(self.model_id, self.verdict)
 
 
 def candidates(history: Sequence[Event]) -> list[Candidate]:
@@ -90,8 +86,8 @@ def find(history: Sequence[Event], model: str) -> Candidate:
     )
 
 
-def next_event(history: Sequence[Event], candidate: Candidate) -> Candidate:
-    """The candidate as this history has it, if it still waits and nothing changed since its verdict.
+def still_waiting(history: Sequence[Event], candidate: Candidate, *, stale: bool = False) -> Candidate:
+    """The candidate as this history has it, if it still waits; ``stale``: even if its evidence is stale.
 
     Raises:
         StaleEvidence: it was decided on, another verdict took its place, or something that it was judged by changed.
@@ -104,7 +100,7 @@ def next_event(history: Sequence[Event], candidate: Candidate) -> Candidate:
         ),
         candidate,
     )
-    if now.status in ("pending", "approved"):
+    if now.status in ("pending", "approved") or (stale and now.status == "stale"):
         return now
     if now.status == "stale":
         raise stale_error(now)
@@ -157,6 +153,7 @@ def _candidate(events: Sequence[Event], history: Sequence[Event]) -> Candidate:
         status=status,
         sentence=verdict.why,
         event=last.n if last.kind in _VERDICTS else verdict.n,
+        verdict_event=verdict.n,
         verdict=verdict.digests["verdict"],
         evaluation=verdict.digests.get("evaluation", ""),
         champion=verdict.champion_before,

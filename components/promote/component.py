@@ -37,7 +37,11 @@ def decide(
             config=DecideConfig(**config),
             inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path), "teacher": Path(teacher.path)},
             outputs={"verdict": Path(verdict.path)},
-            arguments={"repository": context.repository, "run_id": context.run_id},
+            arguments={
+                "repository": context.repository,
+                "run_id": context.run_id,
+                "started_by": context.started_by,
+            },
             reuse=False,
         ),
         context,

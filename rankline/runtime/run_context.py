@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankline.errors import StorageError, UsageError
-from rankline.io.files import restrict_permissions
+from rankline.io.files import read_json_object, restrict_permissions
 from rankline.io.storage import StorageConfig
 
 if TYPE_CHECKING:
     from rankline.model.bundle import Bundle
     from rankline.runtime.bucket_workspace import BucketWorkspace
+
+WATCHER = "watcher.json"  # in a run's folder: the process that watches it, and its user
 
 
 class RunContext:
@@ -97,6 +99,11 @@ class RunContext:
     def uploading(self) -> contextlib.AbstractContextManager[None]:
         """Upload the run's folder every few seconds while the block runs, if there is a bucket."""
         return self.bucket.uploading(f"runs/{self.run_id}") if self.bucket is not None else contextlib.nullcontext()
+
+    @property
+    def started_by(self) -> str:
+        """Who started the run; empty where nobody knows, as on a cluster, or where a schedule did."""
+        return str((read_json_object(self.folder / WATCHER) or {}).get("user", ""))
 
     @property
     def repository(self) -> str:
