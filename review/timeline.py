@@ -106,8 +106,12 @@ def serving_at(history: Sequence[Event], instant: datetime) -> Serving | None:
     Events count in their order: those up to the last one that was written by then.
     """
     instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    last = max((event.n for event in history if _time(event) <= instant), default=0)
-    past = list(history[:last])
+    return serving(history[: max((event.n for event in history if _time(event) <= instant), default=0)])
+
+
+def serving(history: Sequence[Event]) -> Serving | None:
+    """What serves after these events; None before the first promotion."""
+    past = list(history)
     champion = registry_state.champion(past)
     if champion is None:
         return None

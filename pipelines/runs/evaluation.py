@@ -12,7 +12,7 @@ from typing import Any
 from components.summary.step import summarize
 from pipelines.recipe import Recipe, as_dict, run_context
 from pipelines.runs.artifacts import find_output
-from pipelines.runs.folder import RECIPE, TRIGGER, WATCHER, new_run_folder, process_identity
+from pipelines.runs.folder import RECIPE, TRIGGER, WATCHER, new_run_folder, process_identity, read_recipe
 from pipelines.runs.single_step import run_single_step
 from pipelines.steps import STEPS
 from rankline.errors import UsageError
@@ -77,6 +77,25 @@ def evaluate_candidate(
 def runs_of(history: list[Event], model_id: str) -> list[str]:
     """The runs that made, measured or promoted a model, the latest first."""
     return list(dict.fromkeys(e.run_id for e in reversed(history) if e.model_id == model_id and e.run_id))
+
+
+def recipe_of(history: list[Event], model_id: str, workspace: Path) -> Recipe:
+    """The recipe of the run that made or measured a model last.
+
+    Raises:
+        UsageError: no run of it is in the workspace, or its recipe cannot be read.
+    """
+    runs = runs_of(history, model_id)
+    folder = next((workspace / "runs" / run for run in runs if (workspace / "runs" / run / RECIPE).is_file()), None)
+    if folder is None:
+        raise UsageError(
+            f"the run that made model {model_id} is not in this workspace",
+            expected=f"the folder of run {' or '.join(runs) or '(none)'}, with its {RECIPE}",
+            found="none",
+            where=str(workspace / "runs"),
+            hint="-w names its workspace, or --recipe the recipe",
+        )
+    return read_recipe(folder)
 
 
 def _outcome(run_folder: Path) -> Outcome:
