@@ -170,11 +170,11 @@ class Desk:
         if matches:
             return matches[0]
         others = [each.model_id for each in candidates(history) if verdict and each.verdict.startswith(verdict)]
-        found = f"{verdict}, the evidence for model {others[0]}" if others else verdict or "no digest"
+        shown = f"{verdict}, the evidence for model {others[0]}" if others else verdict or "no digest"
         raise UsageError(
             f"this is not the evidence for candidate {newest.model_id}",
             expected=f"the digest of its verdict, at least {MIN_DIGEST} characters of it",
-            found=found,
+            found=shown,
             where=self.models.root,
             hint=f"read it first: `rankline review show {newest.model_id}` prints the digest",
         )

@@ -20,7 +20,7 @@ WAITING = ("pending", "approved", "stale")
 REVIEW = "review"  # in the details of an event that a reviewer wrote
 MIN_DIGEST = 8  # characters of a digest that name it
 _VERDICTS = ("pending", "rejected", "promoted")
-_MADE_BY = "made by recipe "  # in the reason of a `registered` event
+_ORIGIN = "made by recipe "  # in the reason of a `registered` event
 
 
 class Approval(FrozenModel):
@@ -225,4 +225,4 @@ def _registers(event: Event, model: str) -> bool:
 def _recipe(history: Sequence[Event], model: str) -> str:
     """The recipe that made a model, from the reason of its registration."""
     why = next((event.why for event in reversed(history) if _registers(event, model)), "")
-    return why.removeprefix(_MADE_BY).split(",", 1)[0] if why.startswith(_MADE_BY) else ""
+    return why.removeprefix(_ORIGIN).split(",", 1)[0] if why.startswith(_ORIGIN) else ""

@@ -10,6 +10,7 @@ import pytest
 
 from rankline.model.bundle import MANIFEST, Bundle, open_bundle, write_bundle_manifest
 from rankline.registry.model_registry import ModelRegistry
+from rankline.runtime import ledger
 from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun, once
 
@@ -119,7 +120,8 @@ def test_a_stale_candidate_is_measured_again_without_training(workspace: Path, t
 def test_what_is_gone_of_the_run_is_named(workspace: Path) -> None:
     (waiting,) = listed("-w", workspace)
     (run,) = (workspace / "runs").iterdir()
-    shutil.rmtree(run / "artifacts")
+    for entry in ledger.read_entries(run).values():
+        ledger.write_entry(run, entry.model_copy(update={"paths": {}}))  # these are in another workspace
     shutil.rmtree(workspace / "cache" / "finetune")
     message = refused("evaluate", "--candidate", waiting["model_id"], "-w", workspace, code=2)
     assert "found: no teacher of finetune" in message
