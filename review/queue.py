@@ -6,6 +6,7 @@ reviewer's `promoted` or `rejected`, or when another verdict on the same model t
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -13,7 +14,7 @@ from rankline.contracts import FrozenModel
 from rankline.errors import StaleEvidence, UsageError
 from rankline.registry import registry_state, removal
 from rankline.registry.anchor import BREAK_GLASS
-from rankline.registry.registry_state import Event
+from rankline.registry.registry_state import PROMOTING, PUBLISHING, REMOVED, Event
 
 Status = Literal["pending", "approved", "stale", "superseded", "rejected", "promoted"]
 WAITING = ("pending", "approved", "stale")
@@ -59,7 +60,8 @@ class Candidate(FrozenModel):
 
 def candidates(history: Sequence[Event]) -> list[Candidate]:
     """Every candidate with its status, the newest first; one for each verdict on a model."""
-    return [_candidate(events, history) for events in reversed(_by_verdict(history))]
+    past = _Past(history)
+    return [_candidate(events, past) for events in reversed(_by_verdict(history))]
 
 
 def queue(history: Sequence[Event]) -> list[Candidate]:
@@ -123,6 +125,40 @@ def stale_error(candidate: Candidate) -> StaleEvidence:
     )
 
 
+class _Past:
+    """A history, by model and by champion, so that the status of a candidate does not read all of it again."""
+
+    def __init__(self, history: Sequence[Event]) -> None:
+        self.history = history
+        self.of_model: dict[str, list[Event]] = {}
+        self._catalogues: dict[str, list[tuple[int, str, Event | None]]] = {}
+        self.promotions: list[Event | None] = [None]  # [n]: what made the champion after n events serve
+        for event in history:
+            self.of_model.setdefault(event.model_id, []).append(event)
+            self.promotions.append(event if event.kind in PROMOTING else self.promotions[-1])
+
+    def catalogue(self, model: str, until: int) -> tuple[str, Event | None]:
+        """The catalogue revision of a model after so many events, and what published it; None for the bundle's own."""
+        states = self._catalogues.setdefault(model, []) or self._catalogue_states(model)
+        place = bisect.bisect_right(states, until, key=lambda state: state[0])
+        return states[place - 1][1:] if place else ("", None)
+
+    def _catalogue_states(self, model: str) -> list[tuple[int, str, Event | None]]:
+        """(event, revision, publication) after each event that changes the catalogue of a model."""
+        states = self._catalogues[model]
+        own = ""
+        for event in self.of_model.get(model, []):
+            if event.kind == PUBLISHING:
+                states.append((event.n, event.digests["catalogue"], event))
+            elif event.kind == "registered":
+                own = event.digests.get("catalogue", "")
+                if not states or states[-1][2] is None:
+                    states.append((event.n, own, None))
+            elif event.kind == REMOVED and "catalogue" not in event.digests:
+                states.append((event.n, own, None))
+        return states
+
+
 def _by_verdict(history: Iterable[Event]) -> list[list[Event]]:
     """The events of each verdict, in the order of its newest verdict event."""
     groups: dict[tuple[str, str], list[Event]] = {}
@@ -139,15 +175,15 @@ def _by_verdict(history: Iterable[Event]) -> list[list[Event]]:
     return list(groups.values())
 
 
-def _candidate(events: Sequence[Event], history: Sequence[Event]) -> Candidate:
+def _candidate(events: Sequence[Event], past: _Past) -> Candidate:
     """The candidate of a verdict, from the events with it."""
     verdict, last = events[0], events[-1]
     approvals = [event for event in events[1:] if event.kind == "approved"]
-    status, changed = _status(verdict, last, history)
-    decided = last if REVIEW in last.details else None
+    status, changed = _status(verdict, last, past)
+    decided = last if last.kind != "approved" and REVIEW in last.details else None
     return Candidate(
         model_id=verdict.model_id,
-        recipe=str(verdict.details.get("recipe") or _recipe(history, verdict.model_id)),
+        recipe=str(verdict.details.get("recipe") or _recipe(past.of_model[verdict.model_id])),
         run_id=verdict.run_id,
         at=verdict.at,
         status=status,
@@ -165,64 +201,43 @@ def _candidate(events: Sequence[Event], history: Sequence[Event]) -> Candidate:
     )
 
 
-def _status(verdict: Event, last: Event, history: Sequence[Event]) -> tuple[Status, str]:
+def _status(verdict: Event, last: Event, past: _Past) -> tuple[Status, str]:
     """The status of a candidate, and what changed since its verdict."""
     if last.kind in ("promoted", "rejected"):
         return ("promoted" if last.kind == "promoted" else "rejected"), ""
-    later = history[verdict.n :]
-    if removed := removal.removal_event(list(later), verdict.model_id):
+    later = [event for event in past.of_model[verdict.model_id] if event.n > verdict.n]
+    if removed := removal.removal_event(later, verdict.model_id):
         return "superseded", f"the model was removed by {removed.who} (event {removed.n}): {removed.why}"
     for event in later:
-        if event.model_id == verdict.model_id and event.kind in _VERDICTS and event is not last:
+        if event.kind in _VERDICTS:
             how = "it was promoted past the gates" if event.details.get(BREAK_GLASS) else "it was judged again"
             return "superseded", f"{how} (event {event.n} by {event.who})"
-    if changed := changes(verdict, history):
+    if changed := _changes(verdict, later, past):
         return "stale", changed
     return ("approved" if last.kind == "approved" else "pending"), ""
 
 
-def changes(verdict: Event, history: Sequence[Event]) -> str:
-    """What changed since a verdict of what it was given by: the champion, its catalogue, the bundle's catalogue."""
-    before = registry_state.champion(history[: verdict.n])
-    now = registry_state.champion(history)
-    was, serves = (each.model_id if each else "" for each in (before, now))
-    if serves != was:
-        assert now is not None, "a champion never ends without another"
-        event = history[now.event - 1]
+def _changes(verdict: Event, later: Sequence[Event], past: _Past) -> str:
+    """What changed since a verdict of what it was given by: the champion, a catalogue, the bundle."""
+    before, now = past.promotions[verdict.n], past.promotions[-1]
+    was, serves = (event.model_id if event else "" for event in (before, now))
+    if now is not None and serves != was:
         return (
-            f"the champion: {was or 'no model'} served when it was judged, and {serves} serves since event {event.n} "
-            f"({event.kind.replace('_', ' ')} by {event.who} at {event.at})"
+            f"the champion: {was or 'no model'} served when it was judged, and {serves} serves since event {now.n} "
+            f"({now.kind.replace('_', ' ')} by {now.who} at {now.at})"
         )
     for model, subject in ((serves, f"the catalogue of champion {serves}"), (verdict.model_id, "its own catalogue")):
-        event_before = registry_state.last_publication(history[: verdict.n], model)
-        event_now = registry_state.last_publication(history, model)
-        if (
-            event_now
-            and event_now != event_before
-            and _catalogue(event_now, history) != _catalogue(event_before, history, model)
-        ):
+        revision, publication = past.catalogue(model, len(past.history))
+        if publication is not None and publication.n > verdict.n and revision != past.catalogue(model, verdict.n)[0]:
             return (
-                f"{subject}: revision {event_now.digests['catalogue']} was published at {event_now.at} by "
-                f"{event_now.who} (event {event_now.n})"
+                f"{subject}: revision {revision} was published at {publication.at} by {publication.who} "
+                f"(event {publication.n})"
             )
-    registered = [event for event in history[verdict.n :] if _registers(event, verdict.model_id)]
-    return (
-        f"the bundle: it was registered again at {registered[-1].at} (event {registered[-1].n})" if registered else ""
-    )
+    registered = next((event for event in reversed(later) if event.kind == "registered"), None)
+    return f"the bundle: it was registered again at {registered.at} (event {registered.n})" if registered else ""
 
 
-def _catalogue(publication: Event | None, history: Sequence[Event], model: str = "") -> str:
-    """The revision of a publication, or the one that the model's bundle was registered with."""
-    if publication is not None:
-        return publication.digests["catalogue"]
-    return next((event.digests.get("catalogue", "") for event in history if _registers(event, model)), "")
-
-
-def _registers(event: Event, model: str) -> bool:
-    return event.kind == "registered" and event.model_id == model
-
-
-def _recipe(history: Sequence[Event], model: str) -> str:
+def _recipe(events: Sequence[Event]) -> str:
     """The recipe that made a model, from the reason of its registration."""
-    why = next((event.why for event in reversed(history) if _registers(event, model)), "")
+    why = next((event.why for event in reversed(events) if event.kind == "registered"), "")
     return why.removeprefix(_ORIGIN).split(",", 1)[0] if why.startswith(_ORIGIN) else ""
