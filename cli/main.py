@@ -14,6 +14,7 @@ from cli.data import data, features, init, recipes
 from cli.project import build, doctor, gc, new
 from cli.project import cluster as set_up
 from cli.registry import catalogue, gates, items, models, promote, sync
+from cli.review import decisions, evaluate, status
 from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
@@ -90,8 +91,12 @@ app.add_typer(recipes.app, name="recipes", rich_help_panel=DATA)
 app.command("fetch", help=recipes.FETCH_HELP, rich_help_panel=DATA)(recipes.fetch)
 app.add_typer(features.app, name="features", rich_help_panel=DATA)
 app.add_typer(users.app, name="users", rich_help_panel=DATA)
+app.command("status", help=status.STATUS_HELP, rich_help_panel=MODELS)(status.status)
 app.command("champion", help=models.CHAMPION_HELP, rich_help_panel=MODELS)(models.champion)
 app.command("history", help=models.HISTORY_HELP, rich_help_panel=MODELS)(models.history)
+app.command("lineage", help=status.LINEAGE_HELP, rich_help_panel=MODELS)(status.lineage)
+app.add_typer(decisions.app, name="review", rich_help_panel=MODELS)
+app.command("evaluate", help=evaluate.HELP, rich_help_panel=MODELS)(evaluate.evaluate)
 app.command("rollback", help=models.ROLLBACK_HELP, rich_help_panel=MODELS)(models.rollback)
 app.command("promote", help=promote.HELP, rich_help_panel=MODELS)(promote.promote)
 app.add_typer(gates.app, name="gates", rich_help_panel=MODELS)

@@ -50,6 +50,10 @@ class UsageError(RanklineError):
     final = True
 
 
+class NotPermitted(UsageError):
+    """Another reviewer has to do this."""
+
+
 class SourceError(RanklineError):
     """Raw data is missing, empty or unreadable; ``has_no_rows`` if that is all that is wrong with it."""
 

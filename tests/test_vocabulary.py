@@ -17,8 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    "rankline", "feature_repo", "serving", "components", "pipelines", "onboarding", "cli", "benchmarks", "docs",
-    "tests",
+    "rankline", "feature_repo", "serving", "components", "pipelines", "onboarding", "review", "cli", "benchmarks",
+    "docs", "tests",
 )  # fmt: skip
 
 # word -> the term to use. No identifier contains it, the names of tests included.

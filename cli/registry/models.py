@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rankline.registry.registry_state import Event
 
 CHAMPION_HELP = "Show which model serves, over which catalogue, since when and why, and how many items are hidden."
-HISTORY_HELP = "List every event of the model registry, oldest first."
+HISTORY_HELP = """List every event of the model registry, oldest first; with --at show what served at a time.
+
+Example: rankline history --at 2026-11-30T12:00"""
 ROLLBACK_HELP = """Roll back to the model that served before, or to an earlier one.
 
 Without MODEL, each rollback goes one model further back and skips the ones that were rolled back from. With MODEL it
@@ -59,9 +61,19 @@ def champion(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "
     typer.echo(f"  bundle: {repository or repository_of(workspace)}/bundles/{record.model_id}")
 
 
-def history(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
+def history(
+    at: Annotated[
+        str, typer.Option("--at", help="What served at this ISO time, which is UTC where it names no zone.")
+    ] = "",
+    workspace: ReadWorkspace = WORKSPACE,
+    repository: RepositoryUrl = "",
+    as_json: AsJson = False,
+) -> None:
     """See HISTORY_HELP."""
     events = open_registry(workspace, repository).history()
+    if at:
+        _print_serving_at(events, at, as_json)
+        return
     if as_json:
         typer.echo(json.dumps([event.model_dump(mode="json") for event in events], indent=2))
         return
@@ -69,6 +81,26 @@ def history(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = ""
         typer.echo("no events yet; `rankline demo` creates some")
     for event in events:
         typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {_event_subject(event)}  {_reason(event)}")
+
+
+def _print_serving_at(events: list[Event], at: str, as_json: bool) -> None:
+    from datetime import datetime
+
+    from cli.review.status import serving_lines
+    from rankline.errors import UsageError
+    from review.timeline import serving_at
+
+    try:
+        instant = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise UsageError(
+            "this is no time", expected="an ISO time, such as 2026-11-30T12:00 or 2026-11-30T13:00+01:00", found=at
+        ) from error
+    then = serving_at(events, instant)
+    if as_json:
+        typer.echo(json.dumps(then.model_dump(mode="json") if then else None, indent=2))
+    else:
+        typer.echo("\n".join(serving_lines(then)) if then else f"no model served at {at}")
 
 
 def _event_subject(event: Event) -> str:

@@ -51,6 +51,7 @@ def decide(
                 "ledger_folder": context.folder,
                 "prices": Prices(**prices),
                 "announcer": context.announcer,
+                "started_by": context.started_by,
             },
             reuse=False,
         ),

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from components.promote import online
+from components.promote.commit import OnlinePlace, materialize_then_append
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.run_measures import run_measures, save_run_measures
-from components.promote.store_lock import store_lock
 from components.promote.verdict_page import verdict_page
 from rankline.announcer import Announcement, Announcer
 from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
@@ -30,7 +29,7 @@ from rankline.model.bundle import Bundle, open_bundle
 from rankline.pod import compare_again
 from rankline.registry.anchor import anchor, warning
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import ANCHORED, Champion, Event, Kind
+from rankline.registry.registry_state import ANCHORED, Event, Kind, approval_command
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
@@ -66,11 +65,13 @@ def decide(
     ledger_folder: Path | None = None,
     prices: Prices | None = None,
     announcer: Announcer | None = None,
+    started_by: str = "",
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
     """Register the candidate and write the verdict; the teacher's weights are saved if the model may come to serve.
 
     The gates also read what validate reports in ``checks``, and what the run has cost by its ledger so far.
+    ``started_by`` is who started the run, empty where nobody knows: with four eyes they may not approve it.
 
     Raises:
         UsageError: ``bundle`` or ``evaluation`` is none, or the evaluation is of another model.
@@ -104,14 +105,15 @@ def decide(
     if teacher and outcome.exit_code == EXIT_OK:  # it serves, or may come to
         champion_weights.save_weights(models, candidate.model_id, teacher)
     events: list[Event] = []
+    digests: dict[str, str] = {}
     if outcome is not Outcome.ALREADY_SERVING:
         progress.phase("registering")
         models.add(bundle)
         started_from = champion_weights.warm_start_source(teacher) if teacher else ""
-        digests = {"evaluation": models.add_evidence(evaluation)}
+        digests["evaluation"] = models.add_evidence(evaluation)
         if outcome.event:
             digests["verdict"] = models.add_evidence(verdict)
-        for draft in _drafts(decided, report, digests, started_from):
+        for draft in _drafts(decided, report, digests, started_from, started_by):
             events += _append_once(models, draft, run_id=run_id)
         for kind, why in decision.champion_findings(report, evidence, decided, past_gates=bool(warning(history))):
             events.append(models.append(kind, champion_id, who=ACTOR, why=why, run_id=run_id))
@@ -122,7 +124,7 @@ def decide(
         "outcome": decided.outcome,
         "model_id": decided.model_id,
         "champion": decided.champion,
-        "sentence": decided.sentence,
+        "sentence": _sentence(decided, digests.get("verdict", "")),
         "checks": len(decided.checks),
         "failures": [check.name for check in decided.failures],
         "insufficient": [check.name for check in decided.failures if check.status == "insufficient data"],
@@ -183,28 +185,29 @@ def promote(
     _read_report_of(candidate, evaluation)
     decided = _read_verdict_for(candidate, verdict)
     models = ModelRegistry(repository)
-    service = _check_service(candidate, features)
-    store_folder = workspace / "online" / service
-    owner = {"who": PROMOTION, "run": run_id}
-    progress.phase("features online")
-    # The lock covers everything from reading the champion to the event: of two promotions, one writes nothing.
-    with store_lock(store_folder, timeout_s=config.lock_timeout_s, **owner, bucket=bucket) as publish:
-        champion = models.champion_record()
-        champion_id = _check_champion(champion, decided, where=repository)
-        reads = champion_id != candidate.model_id and _reads_service(models, champion_id, service)
-        later = config.replace_later_features
-        watermark = online.materialize_online(
-            features, store_folder, stores=stores, owner=owner, champion_reads=reads, replace_later=later
-        )
-        publish()
+    place = OnlinePlace(workspace=workspace, config=config, stores=stores, bucket=bucket)
+
+    def append(details: dict[str, Any]) -> Event:
         progress.phase("promoting")
-        if champion and champion_id == candidate.model_id:  # an earlier attempt of this run got this far
+        champion = models.champion_record()
+        if champion and champion.model_id == candidate.model_id:  # an earlier attempt of this run got this far
             event = models.history()[champion.event - 1]
         else:
             models.add(bundle)
-            details = {"service": service, "online_until": watermark["until"]}
             event = _append(models, _draft(models, decided, evaluation, verdict, details), run_id=run_id)
-        _move_anchor(models, decided, run_id=run_id)
+        move_proven_anchor(models, decided, run_id=run_id)
+        return event
+
+    progress.phase("features online")
+    event, watermark = materialize_then_append(
+        models,
+        candidate,
+        features,
+        place=place,
+        owner={"who": PROMOTION, "run": run_id},
+        check=lambda: _check_champion(models.champion(), decided, where=repository),
+        append=append,
+    )
     relisted = models.relisted_warning(event.champion_before, event.model_id)
     progress.phase("announcing")
     announced = _announce(announcer, models, candidate.model_id, [event])
@@ -212,7 +215,7 @@ def promote(
         "model_id": candidate.model_id,
         "event": event.n,
         "champion_before": event.champion_before,
-        "service": service,
+        "service": candidate.manifest.features.service,
         "online": watermark,
         "mlflow": announced.mlflow,
         **({"warning": relisted} if relisted else {}),
@@ -229,7 +232,7 @@ def _draft(
     )
 
 
-def _move_anchor(models: ModelRegistry, decided: Verdict, *, run_id: str) -> None:
+def move_proven_anchor(models: ModelRegistry, decided: Verdict, *, run_id: str) -> None:
     """Make a model the anchor that was proven to be better than the one before."""
     if decision.anchors(decided) and anchor(models.history()) != decided.model_id:
         why = f"proven to be better than anchor {decided.state.anchor if decided.state else ''}"
@@ -271,24 +274,8 @@ def _read_verdict_for(candidate: Bundle, verdict: Path) -> Verdict:
     return decided
 
 
-def _check_service(candidate: Bundle, features: Path) -> str:
-    """The feature service that the model reads, which must be the one of these features."""
-    expected_service = candidate.manifest.features.service
-    run_service = online.feature_service(features)
-    if run_service != expected_service:
-        raise UsageError(
-            "the model reads another feature service than these features have",
-            expected=expected_service,
-            found=run_service,
-            where=str(features),
-            hint="pass the features that this model was trained on",
-        )
-    return expected_service
-
-
-def _check_champion(champion: Champion | None, decided: Verdict, *, where: str) -> str:
-    """The model id of the champion, which must be the one of the verdict, or the candidate itself."""
-    champion_id = champion.model_id if champion else ""
+def _check_champion(champion_id: str, decided: Verdict, *, where: str) -> None:
+    """Refuse a champion that is neither the one of the verdict nor the candidate itself."""
     if champion_id not in (decided.champion, decided.model_id):
         raise StaleEvidence(
             "the champion changed since the verdict",
@@ -297,14 +284,18 @@ def _check_champion(champion: Champion | None, decided: Verdict, *, where: str) 
             where=where,
             hint=compare_again(),
         )
-    return champion_id
 
 
-def _reads_service(models: ModelRegistry, model_id: str, service: str) -> bool:
-    return bool(model_id) and models.manifest(model_id).features.service == service
+def _sentence(decided: Verdict, digest: str) -> str:
+    """The verdict in one line; of a candidate that waits with the command that approves it."""
+    if decided.outcome != "pending":
+        return decided.sentence
+    return f"{decided.sentence} Approve it with `{approval_command(decided.model_id, digest)}`."
 
 
-def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_from: str) -> list[CandidateEvent]:
+def _drafts(
+    decided: Verdict, report: Report, digests: dict[str, str], started_from: str, started_by: str
+) -> list[CandidateEvent]:
     """The events of a verdict: registered, evaluated, and for outcomes other than "promote" the outcome."""
     evaluation = {"evaluation": digests["evaluation"]}
     origin = f"made by recipe {report.recipe}"
@@ -322,7 +313,12 @@ def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_f
         ),
     ]
     if event := Outcome.of_verdict(decided.outcome).event:
-        details = {"outcome": decided.outcome, "failures": [check.name for check in decided.failures]}
+        details = {
+            "outcome": decided.outcome,
+            "failures": [check.name for check in decided.failures],
+            "recipe": report.recipe,
+            "started_by": started_by,
+        }
         kind = cast(Kind, event)
         drafts.append(
             CandidateEvent(
@@ -333,13 +329,17 @@ def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_f
 
 
 def _append_once(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> list[Event]:
-    """Append an event unless the log has it with the same evidence since the model was last removed."""
+    """Append an event unless the log has it with the same evidence since the model was last removed or decided on."""
+    outcomes = ("pending", "approved", "rejected", "promoted")
     for event in reversed(models.history()):
-        same_model = event.model_id == draft.model_id
-        if same_model and event.kind == "removed" and "catalogue" not in event.digests:
+        if event.model_id != draft.model_id:
+            continue
+        if event.kind == "removed" and "catalogue" not in event.digests:
             break
-        if same_model and event.kind == draft.kind and draft.digests.items() <= event.digests.items():
+        if event.kind == draft.kind and draft.digests.items() <= event.digests.items():
             return []
+        if event.kind in outcomes and draft.kind in outcomes:  # a reviewer's, or another verdict
+            break
     return [_append(models, draft, run_id=run_id)]
 
 

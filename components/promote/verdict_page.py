@@ -16,6 +16,12 @@ def verdict_page(decided: Verdict, report: Report, *, warning: str = "") -> str:
         f"{report.requests} requests; champion {f'`{decided.champion}`' if decided.champion else '(none)'}.",
         "",
     ]
+    if decided.outcome == "pending":
+        lines += [
+            f"It waits for a reviewer: `rankline review show {decided.model_id}` prints the command that approves it, "
+            "`rankline review approve MODEL --evidence DIGEST`, with the digest of this evidence.",
+            "",
+        ]
     if warning:
         lines += [f"**The champion was {warning}.**", ""]
     if decided.checks:

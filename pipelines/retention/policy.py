@@ -130,7 +130,7 @@ def _models_in_progress(events: list[Event], keep: Keep, now: float) -> dict[str
     reasons: dict[str, str] = {}
     for model, event in last.items():
         if event.kind in ("pending", "approved"):
-            reasons[model] = WAITS if event.kind == "pending" else "it was approved"
+            reasons[model] = WAITS  # an approval is the first of two
         elif event.kind != "removed" and now - unix_time(event.at) < keep.days * DAY_S:
             reasons[model] = _age_sentence(keep)
     return reasons

@@ -5,7 +5,8 @@ summary.json   how the run ended
 recipe.json    what it runs
 run.json       the names of its recipe and its flow, as its steps got them; all that a run on a cluster has of them
 trigger.json   what asked for it, unless that was a person at a terminal: a schedule, or a retry of another run
-watcher.json   the process that watches it, which lives as long as the run does; the flow and the runner
+watcher.json   the process that watches it, which lives as long as the run does; the flow and the runner;
+               who started the run, unless a schedule did
 cancel.json    a request to end it, which the watching process carries out
 kubeflow.log   what Kubeflow's runner and the steps print
 """
@@ -31,10 +32,11 @@ from rankline.io.storage import StorageConfig
 from rankline.runtime import ledger
 from rankline.runtime.current_user import current_user
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.run_context import WATCHER as WATCHER
 from rankline.runtime.run_summary import RUN, SUMMARY, note_cancelled
 from rankline.runtime.steps import FLOWS, TRAINING_STEPS, Flow
 
-RECIPE, TRIGGER, WATCHER, LOG = "recipe.json", "trigger.json", "watcher.json", "kubeflow.log"
+RECIPE, TRIGGER, LOG = "recipe.json", "trigger.json", "kubeflow.log"
 RUN_ID_FORMAT = "%Y%m%d-%H%M%S"  # of the start of a run's id, UTC
 _TIMED_ID = re.compile(r"[0-9]{8}-[0-9]{6}-")
 MAX_STARTUP_S = 300.0  # the process of a step is at most this much older than the step's entry in the ledger

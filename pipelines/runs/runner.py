@@ -28,6 +28,7 @@ from pipelines.runs.folder import (
 from rankline.errors import EXIT_FAILED, EXIT_STALE, RanklineError, StepFailed
 from rankline.io.files import write_json
 from rankline.runtime import ledger, outcomes
+from rankline.runtime.current_user import current_user
 from rankline.runtime.run_summary import CANCEL
 from rankline.runtime.steps import Flow
 
@@ -127,7 +128,7 @@ def start_run(
     folder = new_run_folder(workspace, recipe.name if flow == "train" else f"{recipe.name}-{flow}")
     if trigger:
         write_json(folder / TRIGGER, dict(trigger))
-    write_json(folder / WATCHER, {**process_identity(), "runner": runner, "flow": flow})
+    write_json(folder / WATCHER, {**process_identity(), "runner": runner, "flow": flow, "user": _started_by(trigger)})
     write_json(folder / RECIPE, as_dict(recipe))
     command = [sys.executable, "-P", "-m", "pipelines.runs.process", str(folder / RECIPE), str(workspace), runner, flow]
     with (folder / LOG).open("wb") as log:
@@ -156,6 +157,12 @@ def start_run(
             context.upload_run()
             if summary and not interrupted:
                 context.announce_end(summary)
+
+
+def _started_by(trigger: Mapping[str, Any] | None) -> str:
+    """The user who starts a run; empty where a schedule does."""
+    by_schedule = (trigger or {}).get("kind") in ("scheduled", "catch-up")
+    return "" if by_schedule else current_user()
 
 
 def _environment(folder: Path) -> dict[str, str]:

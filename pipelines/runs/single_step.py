@@ -16,15 +16,17 @@ from rankline.runtime import ledger
 from rankline.runtime.run_context import RunContext
 
 
-def run_single_step(step: str, recipe: Recipe, folders: Mapping[str, Path], *, workspace: Path) -> Path:
-    """Run a step on these folders (artifact -> folder); returns the folder of its run.
+def run_single_step(
+    step: str, recipe: Recipe, folders: Mapping[str, Path], *, workspace: Path, run_folder: Path | None = None
+) -> Path:
+    """Run a step on these folders (artifact -> folder), in a run of its own or that of ``run_folder``; returns it.
 
     Raises:
         StepStopped: the step failed.
     """
     component = importlib.import_module(component_module(step, "component"))
     function: Any = getattr(component, step).python_func
-    run_folder = new_run_folder(workspace, f"{recipe.name}-{step}")
+    run_folder = run_folder or new_run_folder(workspace, f"{recipe.name}-{step}")
     run = run_parameters(recipe, str(workspace))
     config = step_settings(recipe, str(workspace))[step]
     # in the pipeline resolve_inputs and the recipe provide these

@@ -41,6 +41,11 @@ class PromotionPolicy(FrozenModel):
         "auto",
         description="auto promotes a candidate that meets every rule; review lets it wait for a reviewer.",
     )
+    four_eyes: bool = Field(
+        False,
+        description="Whether a reviewer other than the one who started the run has to approve it; where nobody knows "
+        "who did, two reviewers.",
+    )
     primary: str = Field("ndcg@10", description="Metric in which systems are compared.")
     min_requests: int = Field(100, ge=1, description="Fewest test requests; with fewer the data is insufficient.")
     floors: dict[str, float] = Field(

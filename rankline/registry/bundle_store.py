@@ -108,8 +108,8 @@ class BundleStore(EventLog):
 
     def _refuse_changed_bundle(self, bundle: Bundle) -> None:
         """Refuse a bundle whose manifest or catalogue changed: the model id does not cover them, the event does."""
-        for event in self.history():
-            if event.kind == "registered" and event.model_id == bundle.model_id:
+        for event in removal.since_removal(self.history(), bundle.model_id):
+            if event.kind == "registered":
                 actual = bundle_digests(bundle)
                 registered = {name: event.digests[name] for name in actual if name in event.digests}
                 if not bundle.is_own_catalogue:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rankline.contracts import FrozenModel
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import PUBLISHING, REMOVED, Champion
+from rankline.registry.registry_state import PUBLISHING, Champion
+from rankline.registry.removal import since_removal
 
 
 class ServedRevision(FrozenModel):
@@ -27,9 +28,7 @@ def served_revisions(registry: ModelRegistry, champion: Champion) -> list[Served
     """
     history = registry.history()
     promotion = history[champion.event - 1]
-    events = [event for event in history if event.model_id == champion.model_id]
-    removals = [n for n, event in enumerate(events, 1) if event.kind == REMOVED and "catalogue" not in event.digests]
-    events = events[removals[-1] if removals else 0 :]
+    events = since_removal(history, champion.model_id)
     registration = next((event for event in events if event.kind == "registered"), promotion)
     own = registration.digests.get("catalogue") or promotion.digests.get("catalogue", "")
     served = [(own, 0, registration.at, registration.who, "as exported")]

@@ -13,7 +13,7 @@ files count, so an interrupted write leaves nothing that a reader sees.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -40,12 +40,13 @@ class ModelRegistry(CatalogueStore):
         digests: dict[str, str] | None = None,
         expected_champion: str | None = None,
         expected_revision: str | None = None,
+        condition: Callable[[list[Event]], object] | None = None,
         **fields: Unpack[EventFields],
     ) -> Event:
         """Write the next event, after verifying the files that it makes serve.
 
         ``expected_champion`` served when the evidence was made (empty: no model), with ``expected_revision`` (empty:
-        the bundle's own catalogue).
+        the bundle's own catalogue). ``condition`` raises if the event may not follow a history.
 
         Raises:
             StaleEvidence: another model or catalogue serves now.
@@ -61,6 +62,8 @@ class ModelRegistry(CatalogueStore):
 
         def allowed(history: list[Event]) -> bool:
             removal.refuse_removed_model(self, history, kind, model_id, digests)
+            if condition is not None:
+                condition(history)
             if expected_champion is not None:
                 self._refuse_stale_champion(history, kind, expected_champion)
             if expected_revision is not None:
@@ -130,6 +133,33 @@ class ModelRegistry(CatalogueStore):
     def evidence(self, name: str) -> str:
         """The path or URL of the evidence with this digest, in the registry's file system."""
         return self._path(f"evidence/{name}")
+
+    def read_evidence(self, name: str, file: str) -> bytes | None:
+        """A file of the evidence with this digest; None where it has no such file."""
+        try:
+            return self._read(f"evidence/{name}/{file}")
+        except FileNotFoundError:
+            return None
+
+    def evidence_folder(self, name: str, into: Path) -> Path:
+        """The evidence with this digest as a folder of this machine; from a bucket it is fetched to ``into``/``name``.
+
+        Raises:
+            RegistryError: it is not in the registry any more.
+        """
+        path = self.evidence(name)
+        if not name or not self.fs.exists(path):
+            raise RegistryError(
+                "the evidence is not in the registry",
+                expected=f"evidence/{name or '<digest>'}",
+                found="no such folder",
+                where=self.root,
+                hint="`rankline evaluate --candidate MODEL` measures a candidate again",
+            )
+        if self.local:
+            return Path(path)
+        self.fs.get(f"{path}/", f"{into / name}/", recursive=True)
+        return into / name
 
     def _verified_digests(self, kind: Kind, model_id: str, digests: dict[str, str], scratch: Path) -> dict[str, str]:
         """Verify every file that an event would make serve, and return the digests that the event records."""

@@ -60,6 +60,11 @@ class Event(FrozenModel):
     champion_before: str = Field(default="", description="the champion when it was written; empty for none")
 
 
+def approval_command(model_id: str, verdict: str) -> str:
+    """The command with which a reviewer approves a candidate, by the digest of its verdict."""
+    return f"rankline review approve {model_id} --evidence {verdict[:12]}"
+
+
 def missing_content(event: Event) -> str:
     """What this event lacks for its kind; empty if it is complete."""
     if event.kind == PUBLISHING and "catalogue" not in event.digests:

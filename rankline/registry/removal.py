@@ -39,6 +39,13 @@ def removal_event(history: list[Event], model_id: str, revision: str = "") -> Ev
     return None
 
 
+def since_removal(history: list[Event], model_id: str) -> list[Event]:
+    """The events of a model since it was last removed."""
+    events = [event for event in history if event.model_id == model_id]
+    removals = [n for n, event in enumerate(events, 1) if event.kind == REMOVED and "catalogue" not in event.digests]
+    return events[removals[-1] if removals else 0 :]
+
+
 def refuse_removed_model(
     log: EventLog, history: list[Event], kind: str, model_id: str, digests: dict[str, str]
 ) -> None:

@@ -47,7 +47,7 @@ class Outcome(StrEnum):
     ALREADY_SERVING = ("already serving", "already_serving", EXIT_OK, "", "",
                        "The candidate is the champion; there was nothing to decide.")
     PENDING = ("waiting for review", "pending", EXIT_OK, "pending", "",
-               "Every gate is met; a reviewer decides.")
+               "Every gate is met; a reviewer decides: `rankline review list`.")
     REFUSED = ("refused", "refused", EXIT_REFUSED, "rejected", "",
                "A gate is not met; verdict.md of the step decide says which.")
     INSUFFICIENT_DATA = ("insufficient data", "insufficient_data", EXIT_REFUSED, "rejected", "",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankline.errors import StorageError, UsageError
-from rankline.io.files import restrict_permissions
+from rankline.io.files import read_json_object, restrict_permissions
 from rankline.io.storage import StorageConfig
 from rankline.mirror.config import TrackingConfig
 from rankline.notifications.config import NotifyConfig
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rankline.announcer import Announcer
     from rankline.model.bundle import Bundle
     from rankline.runtime.bucket_workspace import BucketWorkspace
+
+WATCHER = "watcher.json"  # in a run's folder: the process that watches it, and its user
 
 
 class RunContext:
@@ -118,6 +120,11 @@ class RunContext:
         """Notify of a run that failed; ``summary`` is that of its folder. What goes wrong is a line on stderr."""
         if self.announcer.hears_of(summary["outcome"]) and (warning := self.announcer.announce_failure(summary)):
             print(f"warning: {warning}", file=sys.stderr)
+
+    @property
+    def started_by(self) -> str:
+        """Who started the run; empty where nobody knows, as on a cluster, or where a schedule did."""
+        return str((read_json_object(self.folder / WATCHER) or {}).get("user", ""))
 
     @property
     def repository(self) -> str:

@@ -136,7 +136,7 @@ class Workshop:
         shutil.rmtree(verdict, ignore_errors=True)
         result = decide(
             bundle=bundle, evaluation=evaluation, verdict=verdict, config=DecideConfig(**gates),
-            repository=str(self.workspace / "repository"), run_id="run-1", teacher=teacher,
+            repository=str(self.workspace / "repository"), run_id="run-1", teacher=teacher, started_by="ann@laptop",
             announcer=announcer,
         )  # fmt: skip
         return verdict, result
@@ -241,8 +241,13 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
     assert result["outcome"] == outcome
     assert shop.kinds == ["registered", "evaluated", kind]
     event = shop.repository.history()[-1]
-    assert event.why == result["sentence"]
-    assert event.details == {"outcome": outcome, "failures": result["failures"]}
+    assert result["sentence"].startswith(event.why)
+    command = f"`rankline review approve {event.model_id} --evidence {event.digests['verdict'][:12]}`"
+    assert (command in result["sentence"]) is (outcome == "pending")
+    assert event.details == {
+        "outcome": outcome, "failures": result["failures"], "recipe": "smoke", "started_by": "ann@laptop"
+    }  # fmt: skip
+    assert ("rankline review show" in (verdict / "verdict.md").read_text()) is (outcome == "pending")
     saved = Path(shop.repository.evidence(event.digests["verdict"]))
     assert (saved / "verdict.json").read_bytes() == (verdict / "verdict.json").read_bytes()
     with pytest.raises(UsageError, match="does not promote"):

@@ -181,9 +181,10 @@ def test_a_running_or_awaited_run_and_its_cache_entries_stay() -> None:
     assert "is running and may reuse it" in why(result, "featurize/k2")
 
 
-def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_looks_at() -> None:
+@pytest.mark.parametrize("waits", [(("pending", "x"),), (("pending", "x"), ("approved", "x"))])
+def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_looks_at(waits: Any) -> None:
     runs = tuple(resource("run", name) for name in ("run-a", "run-b", "run-x", "run-y", "z"))
-    events = history(("promoted", "a"), ("promoted", "b"), ("registered", "x"), ("pending", "x"), ("registered", "y"))
+    events = history(("promoted", "a"), ("promoted", "b"), ("registered", "x"), *waits, ("registered", "y"))
     result = plan(Inventory(runs, history=events), Keep(runs=1, bundles=2), now=NOW)
     assert goes(result) == ["run-a", "run-y"]  # one can go back to a, and needs no run for that
 
