@@ -2,7 +2,7 @@
 
 Reads a `bundle` (and the champion's, if there is one), the snapshot requests in `features`, the rankings in `teacher`
 (the teacher's and the untuned encoder's) and the torch logits in `student`. Writes report.json, report.html,
-per_request.parquet, requests.parquet, slices.parquet and the servers' logs to `report`.
+per_request.parquet, requests.parquet, slices.parquet, comparisons.json and the servers' logs to `report`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate import baselines, label_heads, measure, replay, scores
+from components.evaluate import baselines, comparisons, label_heads, measure, replay, scores
 from components.evaluate.baselines import TrainingItems
 from components.evaluate.champion_for import rebuild_champion
 from components.evaluate.config import EvaluateConfig
@@ -26,6 +26,7 @@ from components.evaluate.slices import slices
 from rankline.errors import IntegrityError, ServerError, UsageError
 from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, ModelFootprint, Report, SystemScores, write_report
 from rankline.evaluation.snapshot_requests import SnapshotRequest
+from rankline.evidence.comparisons import write_comparisons
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.runtime.progress import Progress
 
@@ -112,10 +113,13 @@ def evaluate(
         model=_footprint(candidate, measured),
         calibration=measured.heads.numbers,
         heads=heads,
-        details=_details(candidate, replayed, scored, config),
+        details=_details(candidate, replayed, scored, config)
+        | {"items": comparisons.item_changes(items, training_items, champion_bundle)},
     )
     scores.write_tables(report, ids, scored, masks)
     scores.write_requests(report, replayed.snapshots)
+    facts = comparisons.CatalogueFacts(items, training_items, candidate.manifest.features)
+    write_comparisons(report, comparisons.compare(requests, ranked, scored, facts, metric=config.primary))
     write_report(report, evaluation)
     write_page(report, evaluation, _page_data(replayed, items, config))
     return _result(evaluation, config)
@@ -268,10 +272,12 @@ def _read_rankings(path: Path) -> dict[str, Lists]:
 
 
 def _read_items(features: Path) -> dict[str, dict[str, Any]]:
-    """Item id -> its title and categories."""
+    """Item id -> its title, categories and language."""
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(features / "items.parquet", columns=["item_id", "title", "category"])
+    path = features / "items.parquet"
+    known = {"item_id", "title", "category", "language"}
+    table = parquet.read_table(path, columns=[name for name in parquet.read_schema(path).names if name in known])
     return {row["item_id"]: row for row in table.to_pylist()}
 
 

@@ -1,13 +1,16 @@
 """Decide whether a candidate may serve, and make it the champion.
 
-`decide` reads a bundle and its evaluation, adds both to the model registry, and writes verdict.json and verdict.md.
+`decide` reads a bundle and its evaluation, adds both to the model registry, and writes verdict.json, verdict.md, the
+evidence page and the model card.
 `promote` reads these and the run's features. It materializes the features online, appends the `promoted` event, which
 is the commit, and mirrors it to MLflow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +23,11 @@ from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import PromotionPolicy, Verdict
 from rankline.evaluation.report import Report, read_report, read_scores
+from rankline.evidence.comparisons import read_comparisons
+from rankline.evidence.model_card import MODEL_CARD, model_card
+from rankline.evidence.page import EVIDENCE_PAGE, evidence_page
+from rankline.evidence.run_facts import read_run
+from rankline.evidence.subject import Subject
 from rankline.gates.evidence import Evidence, read_evidence
 from rankline.gates.state import NIGHT, AnchorState, anchor_state
 from rankline.io.files import first_line, read_model
@@ -58,9 +66,12 @@ def decide(
     repository: str,
     run_id: str,
     teacher: Path | None = None,
+    ledger_folder: Path | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
     """Register the candidate and write the verdict; the teacher's weights are saved if the model may come to serve.
+
+    The evidence page shows what the ledger of the run says as well.
 
     Raises:
         UsageError: ``bundle`` or ``evaluation`` is none, or the evaluation is of another model.
@@ -85,9 +96,9 @@ def decide(
         evidence=evidence,
         state=state,
     )
-    verdict.mkdir(parents=True, exist_ok=True)
-    (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
-    (verdict / PAGE).write_text(verdict_page(decided, report, warning=warning(history)))
+    started_from = champion_weights.warm_start_source(teacher) if teacher else ""
+    subject = Subject(report, decided, candidate.manifest, read_comparisons(evaluation), warning=warning(history))
+    _write_verdict(verdict, replace(subject, started_from=started_from), ledger_folder)
     outcome = Outcome.of_verdict(decided.outcome)
 
     if teacher and outcome.exit_code == EXIT_OK:  # it serves, or may come to
@@ -96,10 +107,9 @@ def decide(
     if outcome is not Outcome.ALREADY_SERVING:
         progress.phase("registering")
         models.add(bundle)
-        started_from = champion_weights.warm_start_source(teacher) if teacher else ""
         digests = {"evaluation": models.add_evidence(evaluation)}
         if outcome.event:
-            digests["verdict"] = models.add_evidence(verdict)
+            digests["verdict"] = _add_verdict(models, history, decided, digests["evaluation"], verdict)
         for draft in _drafts(decided, report, digests, started_from):
             events += _append_once(models, draft, run_id=run_id)
         for kind, why in decision.champion_findings(report, evidence, decided, past_gates=bool(warning(history))):
@@ -111,10 +121,49 @@ def decide(
         "sentence": decided.sentence,
         "checks": len(decided.checks),
         "failures": [check.name for check in decided.failures],
+        "numbers": _numbers(decided, report),
         "insufficient": [check.name for check in decided.failures if check.status == "insufficient data"],
         "anchor": state.anchor,
         "events": [f"{event.n} {event.kind}" for event in events],
     }
+
+
+def _numbers(decided: Verdict, report: Report) -> dict[str, float]:
+    """The numbers of a verdict that the page of a run in Kubeflow shows."""
+    primary = decided.policy.primary
+    numbers: dict[str, float | None] = {
+        "gates": len(decided.checks),
+        "gates not met": len(decided.failures),
+        "requests": report.requests,
+        **{f"{name} {primary}": report.metric(name, primary) for name in report.systems},
+        "p95 ms": report.latency.p95_ms,
+    }
+    return {name: float(value) for name, value in numbers.items() if value is not None and math.isfinite(value)}
+
+
+def _write_verdict(folder: Path, subject: Subject, ledger_folder: Path | None) -> None:
+    """Write the verdict for programs and, with what the run's ledger says, for people."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / VERDICT).write_text(subject.verdict.model_dump_json(indent=2) + "\n")
+    (folder / PAGE).write_text(verdict_page(subject.verdict, subject.report, warning=subject.warning))
+    subject = replace(subject, run=read_run(ledger_folder))
+    (folder / EVIDENCE_PAGE).write_text(evidence_page(subject))
+    (folder / MODEL_CARD).write_text(model_card(subject))
+
+
+def _add_verdict(models: ModelRegistry, history: list[Event], decided: Verdict, evaluation: str, verdict: Path) -> str:
+    """Store the verdict and return its digest; that of the same one, if the registry has it.
+
+    The pages beside verdict.json tell of the run, and so differ where another run comes to the same verdict.
+    """
+    content = (verdict / VERDICT).read_bytes()
+    for event in reversed(history):
+        is_of_it = (event.model_id, event.digests.get("evaluation")) == (decided.model_id, evaluation)
+        if is_of_it and (stored := event.digests.get("verdict")):
+            with contextlib.suppress(OSError):
+                if models.fs.cat_file(f"{models.evidence(stored)}/{VERDICT}") == content:
+                    return stored
+    return models.add_evidence(verdict)
 
 
 def _state_of_nights(
