@@ -5,7 +5,7 @@ packed run makes is reused by one that is not, and the other way round (docs/dec
 """
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 
 from components.images import DATA
 from components.ingest import component as ingest_component
@@ -65,19 +65,26 @@ def conclude(
     run: dict,
     job: str,
     verdict: Output[Dataset],
+    metrics: Output[Metrics],
+    page: Output[HTML],
 ) -> str:
     """Judge the candidate, and make it the champion if every gate is met; returns the branch that was taken."""
     from pathlib import Path
 
+    from components.promote.kubeflow_page import show_verdict
     from components.promote.saved_verdict import restore_verdict, save_verdict
+    from rankline.runtime import ledger
     from rankline.runtime.run_context import RunContext
 
     context, branch = RunContext.from_parameters(run, job), "promote"
     context.download_run()
     candidate = {"bundle": bundle, "evaluation": evaluation, "run": run, "job": job}
-    if not restore_verdict(context.folder, Path(verdict.path)):
+    if restore_verdict(context.folder, Path(verdict.path)):
+        show_verdict(ledger.read_entries(context.folder)["decide"].result, Path(verdict.path), metrics, page)
+    else:
         judged_with = {"teacher": teacher, "checks": checks, "prices": prices}
-        branch = decide(**candidate, **judged_with, config=decide_config, verdict=verdict)
+        shown = {"metrics": metrics, "page": page}
+        branch = decide(**candidate, **judged_with, config=decide_config, verdict=verdict, **shown)
         save_verdict(context.folder, Path(verdict.path))
     if branch == "promote":
         promote(**candidate, verdict=verdict, features=features, config=promote_config)

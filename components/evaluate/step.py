@@ -2,7 +2,7 @@
 
 Reads a `bundle` (and the champion's, if there is one), the snapshot requests in `features`, the rankings in `teacher`
 (the teacher's and the untuned encoder's) and the torch logits in `student`. Writes report.json, report.html,
-per_request.parquet, requests.parquet, slices.parquet and the servers' logs to `report`.
+per_request.parquet, requests.parquet, slices.parquet, comparisons.json and the servers' logs to `report`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate import attributes, baselines, label_heads, measure, replay, scores
+from components.evaluate import attributes, baselines, comparisons, label_heads, measure, replay, scores
 from components.evaluate.attributes import Attribute
 from components.evaluate.baselines import TrainingItems
 from components.evaluate.champion_for import rebuild_champion
@@ -28,6 +28,7 @@ from rankline.errors import IntegrityError, ServerError, UsageError
 from rankline.evaluation import metrics
 from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, ModelFootprint, Report, SystemScores, write_report
 from rankline.evaluation.snapshot_requests import SnapshotRequest
+from rankline.evidence.comparisons import write_comparisons
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.runtime.progress import Progress
 
@@ -117,10 +118,13 @@ def evaluate(
         calibration=measured.heads.numbers,
         heads=heads,
         exposure=scores.exposures(ranked[CANDIDATE], targets, training_items.item_ids, of_items, config=config),
-        details=_details(candidate, replayed, scored, of_items, config),
+        details=_details(candidate, replayed, scored, of_items, config)
+        | {"items": comparisons.item_changes(items, training_items, champion_bundle)},
     )
     scores.write_tables(report, ids, scored, masks)
     scores.write_requests(report, replayed.snapshots)
+    facts = comparisons.CatalogueFacts(items, training_items, candidate.manifest.features)
+    write_comparisons(report, comparisons.compare(requests, ranked, scored, facts, metric=config.primary))
     write_report(report, evaluation)
     write_page(report, evaluation, _page_data(replayed, items, config))
     return _result(evaluation, config)
@@ -283,10 +287,12 @@ def _read_rankings(path: Path) -> dict[str, Lists]:
 
 
 def _read_items(features: Path) -> dict[str, dict[str, Any]]:
-    """Item id -> its title and categories."""
+    """Item id -> its title, categories and language."""
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(features / "items.parquet", columns=["item_id", "title", "category"])
+    path = features / "items.parquet"
+    known = {"item_id", "title", "category", "language"}
+    table = parquet.read_table(path, columns=[name for name in parquet.read_schema(path).names if name in known])
     return {row["item_id"]: row for row in table.to_pylist()}
 
 

@@ -5,7 +5,7 @@ of these tasks ran is the verdict.
 """
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 
 from components.images import DATA
 
@@ -21,11 +21,14 @@ def decide(
     run: dict,
     job: str,
     verdict: Output[Dataset],
+    metrics: Output[Metrics],
+    page: Output[HTML],
 ) -> str:
     """Register the candidate and judge it by the gates; returns the branch that the pipeline takes."""
     from pathlib import Path
 
     from components.promote.config import DecideConfig
+    from components.promote.kubeflow_page import show_verdict
     from components.promote.step import decide
     from rankline.runtime.outcomes import Outcome
     from rankline.runtime.run_context import RunContext
@@ -53,10 +56,12 @@ def decide(
                 "announcer": context.announcer,
                 "started_by": context.started_by,
             },
+            preload=("matplotlib.figure",),
             reuse=False,
         ),
         context,
     )
+    show_verdict(result, Path(verdict.path), metrics, page)
     return Outcome.of_verdict(result["outcome"]).branch
 
 

@@ -10,15 +10,18 @@ import shutil
 from pathlib import Path
 
 from components.promote.step import PAGE, VERDICT
-from rankline.evaluation.report import RUN_MEASURES
+from rankline.evidence.model_card import MODEL_CARD
+from rankline.evidence.page import EVIDENCE_PAGE
 from rankline.io.artifacts import write_digests
 from rankline.io.files import write_bytes
 from rankline.runtime import ledger
 
+FILES = (VERDICT, RUN_MEASURES, EVIDENCE_PAGE, MODEL_CARD, PAGE)  # the last one marks a whole copy
+
 
 def save_verdict(run_folder: Path, verdict: Path) -> None:
     """Copy the verdict of this run to its folder."""
-    for name in (VERDICT, PAGE, RUN_MEASURES):
+    for name in FILES:
         if (verdict / name).is_file():
             write_bytes(run_folder / name, (verdict / name).read_bytes())
 
@@ -30,8 +33,8 @@ def restore_verdict(run_folder: Path, verdict: Path) -> bool:
     if not decided or not (run_folder / PAGE).is_file():
         return False
     shutil.rmtree(verdict, ignore_errors=True)
-    for name in (VERDICT, PAGE, RUN_MEASURES):
-        if (run_folder / name).is_file():
+    for name in FILES:
+        if (run_folder / name).is_file():  # an earlier version saved two of them
             write_bytes(verdict / name, (run_folder / name).read_bytes())
     write_digests(verdict)
     return True

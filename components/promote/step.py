@@ -1,14 +1,17 @@
 """Decide whether a candidate may serve, and make it the champion.
 
-`decide` reads a bundle and its evaluation, adds both to the model registry, and writes verdict.json and verdict.md.
+`decide` reads a bundle and its evaluation, adds both to the model registry, and writes verdict.json, verdict.md, the
+evidence page and the model card.
 `promote` reads these and the run's features. It materializes the features online, appends the `promoted` event, which
 is the commit. Both announce what they recorded: to MLflow, and to whom the recipe notifies.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +24,11 @@ from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import PromotionPolicy, Verdict
 from rankline.evaluation.report import Report, read_report
+from rankline.evidence.comparisons import read_comparisons
+from rankline.evidence.model_card import MODEL_CARD, model_card
+from rankline.evidence.page import EVIDENCE_PAGE, evidence_page
+from rankline.evidence.run_facts import read_run
+from rankline.evidence.subject import Subject
 from rankline.gates.evidence import Evidence, read_evidence
 from rankline.gates.state import NIGHT, AnchorState, anchor_state
 from rankline.io.files import read_model
@@ -72,6 +80,7 @@ def decide(
 
     The gates also read what validate reports in ``checks``, and what the run has cost by its ledger so far.
     ``started_by`` is who started the run, empty where nobody knows: with four eyes they may not approve it.
+    The evidence page shows what the ledger of the run says as well.
 
     Raises:
         UsageError: ``bundle`` or ``evaluation`` is none, or the evaluation is of another model.
@@ -96,10 +105,10 @@ def decide(
         champion_manifest=models.manifest(champion_id) if champion_id else None,
         state=state,
     )
-    verdict.mkdir(parents=True, exist_ok=True)
-    (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
+    started_from = champion_weights.warm_start_source(teacher) if teacher else ""
+    subject = Subject(report, decided, candidate.manifest, read_comparisons(evaluation), warning=warning(history))
+    _write_verdict(verdict, replace(subject, started_from=started_from), ledger_folder)
     save_run_measures(verdict, measured, policy)
-    (verdict / PAGE).write_text(verdict_page(decided, report, warning=warning(history)))
     outcome = Outcome.of_verdict(decided.outcome)
 
     if teacher and outcome.exit_code == EXIT_OK:  # it serves, or may come to
@@ -109,10 +118,7 @@ def decide(
     if outcome is not Outcome.ALREADY_SERVING:
         progress.phase("registering")
         models.add(bundle)
-        started_from = champion_weights.warm_start_source(teacher) if teacher else ""
-        digests["evaluation"] = models.add_evidence(evaluation)
-        if outcome.event:
-            digests["verdict"] = models.add_evidence(verdict)
+        digests = _add_evidence(models, decided, evaluation, verdict, with_verdict=bool(outcome.event))
         for draft in _drafts(decided, report, digests, started_from, started_by):
             events += _append_once(models, draft, run_id=run_id)
         for kind, why in decision.champion_findings(report, evidence, decided, past_gates=bool(warning(history))):
@@ -121,17 +127,25 @@ def decide(
     if outcome.event:
         announced = _announce(announcer, models, candidate.model_id, _verdicts(models, candidate.model_id, outcome))
     return {
+        **_result(decided, report, digests),
+        "events": [f"{event.n} {event.kind}" for event in events],
+        **_champion_warning(models, champion_id),
+        **({"mlflow": announced.mlflow} if announced.mlflow else {}),
+    }
+
+
+def _result(decided: Verdict, report: Report, digests: dict[str, str]) -> dict[str, Any]:
+    """What the run's ledger shows of a verdict."""
+    return {
         "outcome": decided.outcome,
         "model_id": decided.model_id,
         "champion": decided.champion,
         "sentence": _sentence(decided, digests.get("verdict", "")),
         "checks": len(decided.checks),
         "failures": [check.name for check in decided.failures],
+        "numbers": _numbers(decided, report),
         "insufficient": [check.name for check in decided.failures if check.status == "insufficient data"],
-        "anchor": state.anchor,
-        "events": [f"{event.n} {event.kind}" for event in events],
-        **_champion_warning(models, champion_id),
-        **({"mlflow": announced.mlflow} if announced.mlflow else {}),
+        "anchor": decided.state.anchor if decided.state else "",
     }
 
 
@@ -139,6 +153,55 @@ def _champion_warning(models: ModelRegistry, champion_id: str) -> dict[str, str]
     """The warning of a champion that no gate has passed, this verdict's included."""
     past_gates = warning(models.history())
     return {"warning": f"champion {champion_id} was {past_gates}"} if past_gates else {}
+
+
+def _numbers(decided: Verdict, report: Report) -> dict[str, float]:
+    """The numbers of a verdict that the page of a run in Kubeflow shows."""
+    primary = decided.policy.primary
+    numbers: dict[str, float | None] = {
+        "gates": len(decided.checks),
+        "gates not met": len(decided.failures),
+        "requests": report.requests,
+        **{f"{name} {primary}": report.metric(name, primary) for name in report.systems},
+        "p95 ms": report.latency.p95_ms,
+    }
+    return {name: float(value) for name, value in numbers.items() if value is not None and math.isfinite(value)}
+
+
+def _write_verdict(folder: Path, subject: Subject, ledger_folder: Path | None) -> None:
+    """Write the verdict for programs and, with what the run's ledger says, for people."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / VERDICT).write_text(subject.verdict.model_dump_json(indent=2) + "\n")
+    (folder / PAGE).write_text(verdict_page(subject.verdict, subject.report, warning=subject.warning))
+    subject = replace(subject, run=read_run(ledger_folder))
+    (folder / EVIDENCE_PAGE).write_text(evidence_page(subject))
+    (folder / MODEL_CARD).write_text(model_card(subject))
+
+
+def _add_evidence(
+    models: ModelRegistry, decided: Verdict, evaluation: Path, verdict: Path, *, with_verdict: bool
+) -> dict[str, str]:
+    """Store the evaluation and, where an event names it, the verdict; returns their digests."""
+    digests = {"evaluation": models.add_evidence(evaluation)}
+    if with_verdict:
+        stored = _stored_verdict(models, decided.model_id, digests["evaluation"], verdict)
+        digests["verdict"] = stored or models.add_evidence(verdict)
+    return digests
+
+
+def _stored_verdict(models: ModelRegistry, model_id: str, evaluation: str, verdict: Path) -> str:
+    """The digest of the same verdict, if the registry has it.
+
+    The pages beside verdict.json tell of the run, and so differ where another run comes to the same verdict.
+    """
+    content = (verdict / VERDICT).read_bytes()
+    for event in reversed(models.history()):
+        is_of_it = (event.model_id, event.digests.get("evaluation")) == (model_id, evaluation)
+        if is_of_it and (stored := event.digests.get("verdict")):
+            with contextlib.suppress(OSError):
+                if models.fs.cat_file(f"{models.evidence(stored)}/{VERDICT}") == content:
+                    return stored
+    return ""
 
 
 def _state_of_nights(

@@ -70,6 +70,7 @@ def validate(
         "rows": current["rows"],
         "expectations": len(results),
         "warnings": [_describe(result) for result in results if not result["success"]],
+        "changes": profile.changes(current, json.loads(previous.read_text()) if previous else None),
         "compared_with_previous": previous is not None,
     }
 

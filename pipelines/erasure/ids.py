@@ -138,4 +138,6 @@ def _alternatives(forms: Iterable[str]) -> str:
 
 
 def _escaped(form: str) -> tuple[str, ...]:
-    return json.dumps(form)[1:-1], html.escape(form), urllib.parse.quote(form, safe="")
+    by_templates = html.escape(form).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as Jinja writes quotes
+    in_json = [json.dumps(form, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)]
+    return *in_json, html.escape(form), by_templates, urllib.parse.quote(form, safe="")

@@ -6,15 +6,27 @@ import sqlite3
 
 from pipelines.erasure.ids import ERASED, UserIds
 from pipelines.erasure.search import as_text, cell_holds, cells, opened
+from rankline.evidence.comparisons import COMPARISONS, page_without_users, without_users
 from rankline.io.sql import identifier
 
+PAGES = ("evidence.html", "page", "page.html", "report.html")  # in which each request is an article of its own
 
-def redacted(content: bytes, ids: UserIds) -> bytes | None:
-    """A text or a database in which the users are replaced by a placeholder; None for another kind of file."""
+
+def redacted(content: bytes, ids: UserIds, *, name: str = "") -> bytes | None:
+    """A text or a database in which the users are replaced by a placeholder; None for another kind of file.
+
+    What files of evidence, of this ``name``, show of single requests of the users is left out.
+    """
     if content.startswith(b"SQLite format 3"):
         return _redacted_database(content, ids)
     text = as_text(content)
-    return None if text is None else ids.redact(text).encode()
+    if text is None:
+        return None
+    if name == COMPARISONS:
+        text = without_users(text, ids.is_in)
+    elif name in PAGES:
+        text = page_without_users(text, ids.is_in)
+    return ids.redact(text).encode()
 
 
 def _redacted_database(content: bytes, ids: UserIds) -> bytes:

@@ -64,7 +64,7 @@ def treat(place: Place, file: str, ids: UserIds, examined: Examined | None, *, d
             return Treated(place.url, file, "kept", "a public data set with a digest: ingest leaves the user out")
     if examined is not None:
         return _treat_source(place, file, examined, dry_run=dry_run)
-    new = rewriting.redacted(place.read(file), ids)
+    new = rewriting.redacted(place.read(file), ids, name=parts[-1])
     if new is None:
         return Treated(place.url, file, "stays", "nobody knows how to take a user out of such a file")
     if not dry_run:
@@ -94,9 +94,9 @@ def is_source(place: Place, file: str) -> bool:
 
 def _treat_evidence(place: Place, file: str, ids: UserIds, *, dry_run: bool) -> Treated:
     """Redact a report, remove a table of requests, and note beside it which files are no longer those of the digest."""
-    new = rewriting.redacted(place.read(file), ids)
+    folder, _, name = file.partition("evidence/")[2].partition("/")
+    new = rewriting.redacted(place.read(file), ids, name=name)
     if not dry_run:
-        folder, _, name = file.partition("evidence/")[2].partition("/")
         note = f"{file.partition('evidence/')[0]}evidence/{folder}/{NOTE}"
         changes = json.loads(place.read(note) or b"{}")
         changes[name] = "removed" if new is None else "redacted"

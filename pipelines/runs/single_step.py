@@ -37,13 +37,21 @@ def run_single_step(
     }
     parameters = inspect.signature(function).parameters
     resolved = {name: provide() for name, provide in providers.items() if name in parameters}
-    artifacts = {name: SimpleNamespace(path=str(path.resolve())) for name, path in folders.items()}
+    artifacts: dict[str, Any] = {name: SimpleNamespace(path=str(path.resolve())) for name, path in folders.items()}
+    artifacts |= {name: artifact for name, artifact in _shown_artifacts(run_folder).items() if name in parameters}
     try:
         function(config=config, run=run, job=run_folder.name, **resolved, **artifacts)
     except SystemExit as stop:
         code = ledger.read_entries(run_folder)[step].exit_code or 1
         raise StepStopped(str(stop.code), code) from stop
     return run_folder
+
+
+def _shown_artifacts(run_folder: Path) -> dict[str, Any]:
+    """Where a step leaves what the page of a run in Kubeflow shows: nobody looks at a step that runs alone there."""
+    from kfp.dsl import HTML, Metrics
+
+    return {"metrics": Metrics(uri=str(run_folder / "metrics")), "page": HTML(uri=str(run_folder / "page.html"))}
 
 
 class StepStopped(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ def style(*, named_rows: bool) -> Iterator[None]:
 
     settings: Any = {
         "svg.fonttype": "none", "svg.hashsalt": "rankline", "font.family": "sans-serif", "font.size": 10,
+        "text.parse_math": False,  # names from the data may have dollar signs
         "text.color": INK, "axes.edgecolor": GRID, "axes.labelcolor": FAINT, "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID,
         "xtick.color": FAINT, "ytick.color": INK if named_rows else FAINT, "xtick.major.size": 0, "ytick.major.size": 0,
@@ -40,4 +42,7 @@ def svg(fig: Any, label: str) -> str:
     stream = io.StringIO()
     fig.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    return text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    name = html.escape(label)
+    start, _, rest = text[text.index("<svg") :].partition(">")
+    start = start.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+    return f"{start}><title>{name}</title>{rest}"

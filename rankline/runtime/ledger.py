@@ -35,6 +35,7 @@ class Entry(BaseModel):
     inputs: dict[str, str] = {}
     outputs: dict[str, str] = {}
     paths: dict[str, str] = {}
+    settings: dict[str, Any] = {}  # those that differ from the step's defaults
     result: dict[str, Any] = {}
     error: str = ""
     exit_code: int = 0

@@ -46,7 +46,7 @@ def print_start(step: str) -> None:
 def print_result(entry: Entry) -> None:
     """Print how the step ended."""
     if in_pod():
-        payload = entry.model_dump(mode="json", exclude={"pid", "inputs", "outputs", "paths"})
+        payload = entry.model_dump(mode="json", exclude={"pid", "inputs", "outputs", "paths", "settings"})
         print(f"{RESULT}{json.dumps(payload)}", flush=True)
 
 

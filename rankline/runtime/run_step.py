@@ -253,6 +253,7 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
     Yields the entry, and that of an earlier attempt in the same run.
     """
     entry = ledger.Entry(step=spec.name, status="running", started=time.time(), pid=os.getpid())
+    entry.settings = spec.config.model_dump(mode="json", exclude_defaults=True)
     start_time = time.monotonic()  # unlike time.time() it is never set back
     core_s_before = _core_s()  # of the steps before it in the same pod
     guard = force_exit.ForceExit(lambda: _record_forced_exit(run, entry))

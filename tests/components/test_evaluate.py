@@ -20,6 +20,7 @@ from components.evaluate.step import evaluate
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, ServerError, TooSmall, UsageError
 from rankline.evaluation.report import CANDIDATE, CHAMPION, read_report
+from rankline.evidence.comparisons import read_comparisons
 from rankline.features import transforms
 from rankline.gates.evidence import read_evidence
 from rankline.gates.policy import NotWorse
@@ -218,6 +219,38 @@ def test_differences_are_paired(evaluated):
     actual = report.details["differences"]["champion"]["ndcg@10"]
     apart = [scores["candidate"][r] - scores["champion"][r] for r in scores["candidate"]]
     assert actual["mean"] == pytest.approx(np.mean(apart))
+
+
+def test_the_biggest_wins_and_losses_are_those_of_the_scores(evaluated, world):
+    scores, both = read_scores(evaluated[1], "ndcg@10"), read_comparisons(evaluated[1])
+    gains = {request: scores["candidate"][request] - scores["champion"][request] for request in scores["candidate"]}
+    assert (both.other, both.requests) == ("champion", USERS)
+    assert (both.better, both.worse) == (sum(g > 0 for g in gains.values()), sum(g < 0 for g in gains.values()))
+    assert both.wins
+    for side, sign in ((both.wins, 1), (both.losses, -1)):
+        expected = sorted(
+            (request for request in gains if sign * gains[request] > 0), key=lambda r: (-sign * gains[r], r)
+        )
+        assert [each.request_id for each in side] == expected[:20]
+    asked = {row["request_id"]: row for row in parquet.read_table(world / "features" / "requests.parquet").to_pylist()}
+    for each in both.wins:
+        row = asked[each.request_id]
+        assert (each.user_id, each.history_length) == (row["user_id"], len(row["history_items"]))
+        assert each.history == [f"Film {item[1:]}" for item in row["history_items"]]
+        assert [item.title for item in each.candidate if item.hit] == [f"Film {row['targets'][0][1:]}"]
+        assert each.candidate_score == scores["candidate"][each.request_id]
+        first = each.candidate[0]
+        popular = float(int(first.item_id[1:]) % 7)
+        assert first.features.get("item_events_7d", 0.0) == popular
+        share = {CATEGORIES[0]: 0.75, CATEGORIES[1]: 0.25}.get(first.categories[0], 0.0)
+        assert first.features.get("affinity_sum", 0.0) == share
+        assert not any(item.features for item in [*each.candidate[5:], *each.other])
+
+
+def test_the_report_says_which_items_came_and_went(evaluated):
+    items = read_report(evaluated[1]).details["items"]
+    assert (items["count"], items["new"], items["gone"]) == (ITEMS, 0, 0)
+    assert items["training_events"] > 0
 
 
 def test_slices_are_means_over_their_members(evaluated):

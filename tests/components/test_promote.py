@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from lxml import html
 
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.online import materialize_online
@@ -130,14 +131,20 @@ class Workshop:
         return bundle.folder, evaluation
 
     def decide(
-        self, bundle: Path, evaluation: Path, teacher: Path | None = None, announcer: Announcer | None = None, **gates
+        self,
+        bundle: Path,
+        evaluation: Path,
+        teacher: Path | None = None,
+        announcer: Announcer | None = None,
+        ledger_folder: Path | None = None,
+        **gates,
     ) -> tuple[Path, dict]:
         verdict = bundle.parent / "verdict"
         shutil.rmtree(verdict, ignore_errors=True)
         result = decide(
             bundle=bundle, evaluation=evaluation, verdict=verdict, config=DecideConfig(**gates),
             repository=str(self.workspace / "repository"), run_id="run-1", teacher=teacher, started_by="ann@laptop",
-            announcer=announcer,
+            announcer=announcer, ledger_folder=ledger_folder,
         )  # fmt: skip
         return verdict, result
 
@@ -277,7 +284,42 @@ def test_the_same_verdict_on_the_same_evidence_is_recorded_once(shop):
     _, result = shop.decide(bundle, evaluation)
     assert result["events"] == []
     assert len(shop.kinds) == 3
+    evidence = sorted((shop.workspace / "repository" / "evidence").iterdir())
+    _, result = shop.decide(bundle, evaluation, ledger_folder=trained(shop.root))  # another run: another page
+    assert result["events"] == []
+    assert sorted((shop.workspace / "repository" / "evidence").iterdir()) == evidence
     assert shop.decide(bundle, evaluation, margin=0.5)[1]["events"] == ["4 rejected"]
+
+
+def test_the_evidence_page_and_the_model_card_are_evidence_and_show_the_run(shop):
+    bundle, evaluation = shop.created("a", lift=-0.1)
+    teacher = teacher_of(shop.root / "teacher")
+    _, result = shop.decide(bundle, evaluation, teacher=teacher, ledger_folder=trained(shop.root))
+    event = shop.repository.history()[-1]
+    stored = Path(shop.repository.evidence(event.digests["verdict"]))
+    assert {path.name for path in stored.iterdir()} == {"verdict.json", "verdict.md", "evidence.html", "MODEL_CARD.md"}
+    page = html.document_fromstring((stored / "evidence.html").read_text())
+    (first, *_), (header,) = page.xpath("//main/section"), page.xpath("//header")
+    assert result["sentence"] in header.text_content()
+    failed = [row.xpath("./th")[0].text_content() for row in first.xpath(".//tr[@class='fail']")]
+    assert failed == result["failures"]
+    sections = page.xpath("//main/section/@id")
+    assert {"training", "cost", "lineage"} <= set(sections)
+    assert not {"comparisons", "data", "reproduce"} & set(sections)
+    assert "m0" in page.xpath("//section[@id='lineage']")[0].text_content()
+    assert f"# Model `{result['model_id']}`" in (stored / "MODEL_CARD.md").read_text()
+
+
+def test_outputs_of_steps_that_cannot_be_read_leave_a_page_without_curves(shop):
+    bundle, evaluation = shop.created("a")
+    folder = trained(shop.root)
+    (shop.root / "student" / "curve.json").write_text("{")
+    (evaluation / "comparisons.json").write_text("{")
+    verdict, result = shop.decide(bundle, evaluation, ledger_folder=folder)
+    assert result["outcome"] == "promote"
+    sections = html.document_fromstring((verdict / "evidence.html").read_text()).xpath("//main/section/@id")
+    assert "cost" in sections
+    assert not {"training", "comparisons"} & set(sections)
 
 
 def test_an_evaluation_of_another_model_is_refused(shop):
@@ -549,6 +591,8 @@ def test_the_components_run_with_the_pipelines_arguments(shop):
     """The components' own bodies, with artifacts that only have a path; whole numbers come as floats."""
     from types import SimpleNamespace
 
+    from kfp.dsl import HTML, Metrics
+
     from components.promote import component
 
     bundle, evaluation = shop.created("a")
@@ -558,7 +602,14 @@ def test_the_components_run_with_the_pipelines_arguments(shop):
     given = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
     features, teacher = (SimpleNamespace(path=str(path)) for path in (shop.features, shop.root / "teacher"))
     run, config = {"workspace": str(shop.workspace)}, {"min_requests": 100.0}
-    assert component.decide.python_func(**given, teacher=teacher, config=config, run=run, job="run-7") == "promote"
+    metrics, page = Metrics(uri=str(shop.root / "metrics")), HTML(uri=str(shop.root / "pages" / "page"))
+    shown = {"metrics": metrics, "page": page}
+    outcome = component.decide.python_func(**given, **shown, teacher=teacher, config=config, run=run, job="run-7")
+    assert outcome == "promote"
+    assert Path(page.path).read_bytes() == (shop.root / "verdict" / "evidence.html").read_bytes()
+    assert metrics.metadata["outcome"] == "promote"
+    assert metrics.metadata["requests"] == 120
+    assert metrics.metadata["candidate ndcg@10"] > metrics.metadata["popularity ndcg@10"]
     component.promote.python_func(**given, features=features, config={}, run=run, job="run-7")
     entries = ledger.read_entries(shop.workspace / "runs" / "run-7")
     assert entries["decide"].result["outcome"] == "promote"
@@ -571,6 +622,8 @@ def _decide_and_promote(gate, shop_root: Path, name: str) -> tuple[str, str, str
     """Decide on a candidate and, when the other process has decided, too, promote it; as the flow does."""
     from types import SimpleNamespace
 
+    from kfp.dsl import HTML, Metrics
+
     from components.promote import component
 
     places = {
@@ -582,7 +635,8 @@ def _decide_and_promote(gate, shop_root: Path, name: str) -> tuple[str, str, str
     features = SimpleNamespace(path=str(shop_root / f"features-{name}"))
     run = {"workspace": str(shop_root / "workspace")}
     teacher = SimpleNamespace(path=str(shop_root / "teacher"))
-    outcome = component.decide.python_func(**given, teacher=teacher, config={}, run=run, job=f"run-{name}")
+    shown = {"metrics": Metrics(uri=str(shop_root / f"m{name}")), "page": HTML(uri=str(shop_root / f"p{name}"))}
+    outcome = component.decide.python_func(**given, **shown, teacher=teacher, config={}, run=run, job=f"run-{name}")
     gate.wait(120)
     try:
         component.promote.python_func(**given, features=features, config={}, run=run, job=f"run-{name}")

@@ -355,8 +355,9 @@ def test_a_label_that_is_gone_has_drifted(tmp_path: Path, before: Path) -> None:
     for row in rows["events"]:
         del row["click"]
     raw = lay(tmp_path / "raw", rows, types)
-    validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG, previous=before)
+    result = validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG, previous=before)
     assert failed(tmp_path / "report") == [GONE, DRIFT.format("click")]
+    assert (result["changes"]["click_drift"], result["changes"]["events_rows_change"]) == (1.0, round(1 / 59, 6))
 
 
 @pytest.mark.parametrize(("table", "column"), [("items", "release_year"), ("events", "split")])

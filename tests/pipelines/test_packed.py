@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kfp.dsl import HTML, Metrics
 
 from components.promote import step as promote_step
 from pipelines.package import compile_flow
@@ -46,14 +47,17 @@ class Packed:
 
     def conclude(self, job: str) -> str:
         configs = {f"{name}_config": self.settings[name] for name in ("decide", "promote")}
-        artifacts = {
+        artifacts: dict[str, Any] = {
             "bundle": self.artifact("export", "bundle"),
             "evaluation": self.artifact("evaluate", "report"),
             "teacher": self.artifact("finetune", "teacher"),
             "features": self.artifact("featurize", "features"),
             "checks": self.artifact("validate", "report"),
             "verdict": SimpleNamespace(path=str(self.folder / job / "verdict")),
+            "metrics": Metrics(uri=str(self.folder / job / "metrics")),
+            "page": HTML(uri=str(self.folder / job / "page")),
         }
+        self.metrics, self.page = artifacts["metrics"].metadata, Path(artifacts["page"].path)
         prices = self.settings["summary"]
         branch: str = conclude.python_func(**artifacts, **configs, prices=prices, run=self.run, job=job)
         return branch
@@ -133,7 +137,16 @@ def test_ended_within_promote_it_goes_on_with_the_verdict(fresh: Packed, monkeyp
             fresh.conclude("r1")
     assert fresh.promotions() == 1
     assert fresh.summary("r1")["failed_step"] == "promote"
+    before, page = fresh.metrics, fresh.page.read_bytes()
+    fresh.page.unlink()
+    shutil.rmtree(fresh.folder / "r1" / "verdict")
     assert fresh.conclude("r1") == "promote"
+    assert (fresh.metrics, fresh.page.read_bytes()) == (before, page)
+    assert before["outcome"] == "promote"
+    event = ModelRegistry(str(fresh.workspace / "repository"), repair_cache=False).history()[-1]
+    assert event.digests["verdict"] == ModelRegistry(str(fresh.workspace / "repository")).add_evidence(
+        fresh.folder / "r1" / "verdict"
+    )
     assert fresh.promotions() == 1
     assert fresh.summary("r1")["outcome"] == "promoted"
     assert fresh.entries("r1")["promote"].attempts == 2

@@ -76,7 +76,9 @@ def test_nothing_holds_an_erased_user_and_no_run_brings_it_back(smoke: SmokeRun,
     assert models.history() == history
     assert models.champion()
     evidence = workspace / "repository" / "evidence" / history[-1].digests["evaluation"]
-    assert {"report.html", "report.json", "erased.json"} <= {path.name for path in evidence.iterdir()}
+    assert {"report.html", "report.json", "comparisons.json", "erased.json"} <= {
+        path.name for path in evidence.iterdir()
+    }
 
     settings = ("--set", f"ingest.source={source}")
     again = rankline("features", "materialize", "-r", "smoke", "-w", workspace, *settings, "--json")

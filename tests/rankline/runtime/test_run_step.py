@@ -95,6 +95,13 @@ def test_the_reason_of_a_rerun_is_recorded(tmp_path: Path, raw: Path) -> None:
     assert work.done == 4
 
 
+def test_settings_that_differ_from_the_defaults_are_recorded_of_reused_work_too(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+    assert do(work.step, tmp_path, raw, "one").settings == {}
+    for run in ("two", "three"):
+        assert do(work.step, tmp_path, raw, run, Config(factor=3)).settings == {"factor": 3}
+
+
 def test_the_changed_one_of_nested_settings_is_named() -> None:
     key = {"inputs": {}, "lineage": {}, "libraries": {}, "code": ""}
     columns = {"title": "name", "labels": {"rating": "stars", "click": None}}
