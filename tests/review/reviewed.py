@@ -41,7 +41,7 @@ class Reviewed:
         (evaluation / "name.txt").write_text(name)
         decide(
             bundle=bundle.folder, evaluation=evaluation, verdict=self.root / name / "verdict", started_by=started_by,
-            config=DecideConfig(**{"mode": "review", "loss_budget": None, **policy}),
+            config=DecideConfig(**{"mode": "review", "loss_budget": None, "seed": len(name), **policy}),
             repository=self.repository, run_id=f"run-{name}",
         )  # fmt: skip
         shutil.rmtree(self.root / name)

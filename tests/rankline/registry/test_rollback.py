@@ -9,7 +9,7 @@ import pytest
 
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.removal import remove
+from rankline.registry.removal import delete_from_registry, remove
 from rankline.registry.rollback import former_champions, roll_back
 from tests.cli.in_process import rankline, refused
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
@@ -140,3 +140,17 @@ def test_a_concurrent_promotion_wins(workspace: Path, monkeypatch: pytest.Monkey
     with pytest.raises(StaleEvidence, match="the champion changed since this was asked for"):
         roll_back(models, to=two, who="test", why="", workspace=workspace)
     assert models.champion() == one
+
+
+def test_a_model_that_was_removed_and_made_again_with_another_manifest_serves(tmp_path: Path) -> None:
+    """The model id does not cover the manifest: what counts is the registration since the removal."""
+    models = ModelRegistry(tmp_path / "repository")
+    for n in range(2):
+        bundle = tiny_bundle(tmp_path / f"made-{n}", code_digest=f"c{n}")
+        models.add(bundle.folder)
+        models.append("registered", bundle.model_id, who="t", why="t")
+        if not n:
+            remove(models, bundle.model_id, who="gc", why="old", skipped=lambda history: False)
+            delete_from_registry(models, f"bundles/{bundle.model_id}")
+    assert models.append("promoted", bundle.model_id, who="t", why="t").n == 4
+    assert models.manifest(bundle.model_id).code_digest == "c1"
