@@ -121,11 +121,12 @@ def _difference(metric: str, reports: Sequence[Report], pair: _Pair | None) -> D
     if pair is None or scores_RS is None:
         first, second = (report.metric(CANDIDATE, metric) for report in reports)
         return Difference(metric=metric, first=first, second=second)
-    clustered = Clustered.of(scores_RS, pair.clusters)
-    first, second = clustered.mean_S.tolist()
-    if len(clustered.counts_C) < 2:
-        return Difference(metric=metric, first=first, second=second, difference=second - first)
-    (effect,) = clustered.effects([(-1.0, 1.0)], resamples=RESAMPLES, confidence=CONFIDENCE, seed=0)
+    difference_R = scores_RS[:, 1] - scores_RS[:, 0]
+    clustered = Clustered.of(np.column_stack([scores_RS, difference_R]), pair.clusters)
+    first, second, difference = clustered.mean_K.tolist()
+    if len(clustered.counts_CK) < 2:
+        return Difference(metric=metric, first=first, second=second, difference=difference)
+    effect = clustered.effects(resamples=RESAMPLES, confidence=CONFIDENCE, seed=0)[-1]
     return Difference(
         metric=metric, first=first, second=second, difference=effect.mean, low=effect.low, high=effect.high
     )

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from components.promote.step import PAGE, VERDICT
+from rankline.evaluation.report import RUN_MEASURES
 from rankline.evidence.model_card import MODEL_CARD
 from rankline.evidence.page import EVIDENCE_PAGE
 from rankline.io.artifacts import write_digests

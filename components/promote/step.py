@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -106,9 +106,11 @@ def decide(
         state=state,
     )
     started_from = champion_weights.warm_start_source(teacher) if teacher else ""
-    subject = Subject(report, decided, candidate.manifest, read_comparisons(evaluation), warning=warning(history))
-    _write_verdict(verdict, replace(subject, started_from=started_from), ledger_folder)
-    save_run_measures(verdict, measured, policy)
+    subject = Subject(
+        report, decided, candidate.manifest, read_comparisons(evaluation), read_run(ledger_folder), started_from,
+        warning(history),
+    )  # fmt: skip
+    _write_verdict(verdict, subject)
     outcome = Outcome.of_verdict(decided.outcome)
 
     if teacher and outcome.exit_code == EXIT_OK:  # it serves, or may come to
@@ -121,8 +123,7 @@ def decide(
         digests = _add_evidence(models, decided, evaluation, verdict, with_verdict=bool(outcome.event))
         for draft in _drafts(decided, report, digests, started_from, started_by):
             events += _append_once(models, draft, run_id=run_id)
-        for kind, why in decision.champion_findings(report, evidence, decided, past_gates=bool(warning(history))):
-            events.append(models.append(kind, champion_id, who=ACTOR, why=why, run_id=run_id))
+        events += _append_findings(models, report, evidence, decided, run_id=run_id)
     announced = Announcement()  # a promotion is announced once it has happened
     if outcome.event:
         announced = _announce(announcer, models, candidate.model_id, _verdicts(models, candidate.model_id, outcome))
@@ -132,6 +133,17 @@ def decide(
         **_champion_warning(models, champion_id),
         **({"mlflow": announced.mlflow} if announced.mlflow else {}),
     }
+
+
+def _append_findings(
+    models: ModelRegistry, report: Report, evidence: Evidence, decided: Verdict, *, run_id: str
+) -> list[Event]:
+    """What the evaluation says of the champion beside the candidate."""
+    past_gates = bool(warning(models.history()))
+    return [
+        models.append(kind, decided.champion, who=ACTOR, why=why, run_id=run_id)
+        for kind, why in decision.champion_findings(report, evidence, decided, past_gates=past_gates)
+    ]
 
 
 def _result(decided: Verdict, report: Report, digests: dict[str, str]) -> dict[str, Any]:
@@ -168,12 +180,12 @@ def _numbers(decided: Verdict, report: Report) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
 
-def _write_verdict(folder: Path, subject: Subject, ledger_folder: Path | None) -> None:
+def _write_verdict(folder: Path, subject: Subject) -> None:
     """Write the verdict for programs and, with what the run's ledger says, for people."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / VERDICT).write_text(subject.verdict.model_dump_json(indent=2) + "\n")
+    save_run_measures(folder, subject.report.run_measures, subject.verdict.policy)
     (folder / PAGE).write_text(verdict_page(subject.verdict, subject.report, warning=subject.warning))
-    subject = replace(subject, run=read_run(ledger_folder))
     (folder / EVIDENCE_PAGE).write_text(evidence_page(subject))
     (folder / MODEL_CARD).write_text(model_card(subject))
 
