@@ -59,7 +59,7 @@ class Run:
             ledger.write_entry(self.ledger, entry)
 
     def decide(self, gates: list[dict[str, Any]], **changes: Any) -> Verdict:
-        arguments = {"checks": self.checks, "ledger_folder": self.ledger, "prices": PRICES} | changes
+        arguments: dict[str, Any] = {"checks": self.checks, "ledger_folder": self.ledger, "prices": PRICES} | changes
         decide(
             bundle=self.bundle.folder, evaluation=self.evaluation, verdict=self.root / "verdict", run_id="r1",
             config=DecideConfig(gates=gates), repository=self.nights.registry.root, **arguments,

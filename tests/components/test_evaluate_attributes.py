@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -23,11 +26,13 @@ from rankline.evaluation.snapshot_requests import SnapshotRequest
         ([0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], [*[("quarter 3",)] * 8, *[("quarter 4",)] * 3]),  # most are the same
     ],
 )  # fmt: skip
-def test_values_are_grouped(values, groups):
+def test_values_are_grouped(values: list[Any], groups: list[tuple[str, ...]]) -> None:
     assert list(group(values).groups) == groups
 
 
-def test_columns_whose_values_hardly_repeat_and_those_that_are_no_values_are_left_out(tmp_path):
+def test_columns_whose_values_hardly_repeat_and_those_that_are_no_values_are_left_out(
+    tmp_path: Path,
+) -> None:
     table = pa.table(
         {
             "item_id": [f"i{n}" for n in range(12)],
@@ -47,7 +52,7 @@ def test_columns_whose_values_hardly_repeat_and_those_that_are_no_values_are_lef
     }
 
 
-def test_a_request_has_the_groups_of_its_user_and_its_own():
+def test_a_request_has_the_groups_of_its_user_and_its_own() -> None:
     def request(n: int) -> SnapshotRequest:
         profile = {"country": "DE"} if n else {}
         state = FrozenState(at=0.0, profile=profile, context={"device": "phone", "age_of_page": float(n)})
