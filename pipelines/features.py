@@ -38,8 +38,8 @@ def features_pipeline(
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
         with exit_handler(step, is_packed=is_packed):
-            _, clean = first_tasks(step, settings, scheduled, is_packed=is_packed)
-            feature_set = step(featurize, clean=clean)
+            _, validated = first_tasks(step, settings, scheduled, is_packed=is_packed)
+            feature_set = step(featurize, clean=validated["clean"])
             step(materialize, features=feature_set.outputs["features"], config=settings["promote"])
 
     description = f"Newer rows of the features of: {recipe.description}"

@@ -58,8 +58,10 @@ def conclude(
     evaluation: Input[Dataset],
     teacher: Input[Model],
     features: Input[Dataset],
+    checks: Input[Dataset],
     decide_config: dict,
     promote_config: dict,
+    prices: dict,
     run: dict,
     job: str,
     verdict: Output[Dataset],
@@ -74,7 +76,8 @@ def conclude(
     context.download_run()
     candidate = {"bundle": bundle, "evaluation": evaluation, "run": run, "job": job}
     if not restore_verdict(context.folder, Path(verdict.path)):
-        branch = decide(**candidate, teacher=teacher, config=decide_config, verdict=verdict)
+        judged_with = {"teacher": teacher, "checks": checks, "prices": prices}
+        branch = decide(**candidate, **judged_with, config=decide_config, verdict=verdict)
         save_verdict(context.folder, Path(verdict.path))
     if branch == "promote":
         promote(**candidate, verdict=verdict, features=features, config=promote_config)

@@ -35,6 +35,7 @@ class StepRow:
 
 
 RAW, CLEAN, FEATURES = ("ingest", "raw"), ("validate", "clean"), ("featurize", "features")
+CHECKS = ("validate", "report")
 TEACHER, STUDENT, BUNDLE = ("finetune", "teacher"), ("distill", "student"), ("export", "bundle")
 EVALUATION = ("evaluate", "report")
 
@@ -99,7 +100,7 @@ STEPS: dict[str, StepRow] = {
     "decide": StepRow(
         image="data",
         size="small",
-        inputs={"bundle": BUNDLE, "evaluation": EVALUATION, "teacher": TEACHER},
+        inputs={"bundle": BUNDLE, "evaluation": EVALUATION, "teacher": TEACHER, "checks": CHECKS},
         outputs=("verdict",),
         cached=False,
         command="Register a bundle and give the verdict.",

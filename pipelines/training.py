@@ -46,8 +46,8 @@ def training_pipeline(
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
         with exit_handler(step, is_packed=is_packed):
-            champion, clean = first_tasks(step, settings, scheduled, is_packed=is_packed)
-            features = step(featurize, clean=clean)
+            champion, validated = first_tasks(step, settings, scheduled, is_packed=is_packed)
+            features = step(featurize, clean=validated["clean"])
             teacher = step(finetune, features=features.outputs["features"], champion=champion)
             student = step(distill, features=features.outputs["features"], teacher=teacher.outputs["teacher"])
             bundle = step(export, features=features.outputs["features"], student=student.outputs["student"])
@@ -60,14 +60,15 @@ def training_pipeline(
                 champion=champion,
             )
             candidate = {"bundle": bundle.outputs["bundle"], "evaluation": report.outputs["report"]}
+            judged_with = {"checks": validated["report"], "prices": settings["summary"]}
             if is_packed:
                 from pipelines import packed
 
                 configs = {f"{name}_config": settings[name] for name in ("decide", "promote")}
                 ingredients = {"teacher": teacher.outputs["teacher"], "features": features.outputs["features"]}
-                step(packed.conclude, **candidate, **ingredients, **configs)
+                step(packed.conclude, **candidate, **ingredients, **configs, **judged_with)
                 return
-            verdict = step(decide, **candidate, teacher=teacher.outputs["teacher"])
+            verdict = step(decide, **candidate, teacher=teacher.outputs["teacher"], **judged_with)
             with dsl.If(verdict.outputs["Output"] == "promote", name="gates-met"):
                 outputs = {"verdict": verdict.outputs["verdict"], "features": features.outputs["features"]}
                 step(promote, **candidate, **outputs)
@@ -91,7 +92,10 @@ def exit_handler(step: Callable[..., Any], *, is_packed: bool) -> contextlib.Abs
 def first_tasks(
     step: Callable[..., Any], settings: dict[str, Any], scheduled: dict[str, Any], *, is_packed: bool
 ) -> tuple[Any, Any]:
-    """The tasks from the source to clean tables, or the one they are packed into; returns champion and tables."""
+    """The tasks from the source to clean tables, or the one they are packed into.
+
+    Returns the champion, and what validate writes by name.
+    """
     from components.ingest.component import ingest
     from components.resolve_inputs.component import resolve_inputs
     from components.validate.component import validate
@@ -101,11 +105,11 @@ def first_tasks(
 
         configs = {f"{name}_config": settings[name] for name in ("ingest", "validate")}
         prepared = step(packed.prepare, **configs, prices=settings["summary"], **scheduled)
-        return prepared.outputs["Output"], prepared.outputs["clean"]
+        return prepared.outputs["Output"], prepared.outputs
     inputs = step(resolve_inputs, data=settings["ingest"])
     raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
-    clean = step(validate, raw=raw.outputs["raw"])
-    return inputs.outputs["champion"], clean.outputs["clean"]
+    validated = step(validate, raw=raw.outputs["raw"])
+    return inputs.outputs["champion"], validated.outputs
 
 
 def build_pipeline(

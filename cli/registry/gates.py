@@ -189,8 +189,9 @@ def anchor(
 def schema() -> None:
     """Print the JSON schema of a policy file, which `--set decide=@FILE` reads."""
     from components.promote.config import DecideConfig
+    from rankline.gates.measures import with_examples
 
-    typer.echo(json.dumps(DecideConfig.model_json_schema(), indent=2))
+    typer.echo(json.dumps(with_examples(DecideConfig.model_json_schema()), indent=2))
 
 
 def _origin(run: str) -> str:

@@ -1,5 +1,6 @@
 """The settings of evaluate."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -24,6 +25,11 @@ class EvaluateConfig(FrozenModel):
     seed: int = Field(7, description="Seed of the samples and of the bootstrap.")
     bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples per interval.")
     precision: Literal["fp32", "int8", "fp16"] = Field("fp32", description="Precision that the server loads.")
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where the measured server runs its graphs, as the option of `rankline serve` names it; auto is "
+        "what the server starts with by default. Falling back to another one is an error.",
+    )
     concurrency: int = Field(4, ge=1, le=64, description="Connections for the replay and for throughput.")
     latency_samples: int = Field(
         200, ge=1, le=100_000, description="Requests timed one at a time for the latency percentiles."
@@ -47,8 +53,18 @@ class EvaluateConfig(FrozenModel):
     head_share: float = Field(
         0.2, gt=0, lt=1, description="Share of the catalogue, the most popular items first, that is its head."
     )
-    slice_categories: int = Field(6, ge=0, le=50, description="Most categories of targets that get a slice.")
-    slice_minimum: int = Field(10, ge=1, description="Fewest requests of a slice; smaller ones are left out.")
+    slice_values: int = Field(
+        6,
+        ge=0,
+        le=50,
+        description="Most values of each attribute of items, users or requests that get a slice: the most frequent.",
+    )
+    slices: tuple[str, ...] = Field(
+        (), description="Slices beside these, whatever their size, such as item.category=Western or user.country=DE."
+    )
+    slice_minimum: int = Field(
+        10, ge=1, description="Fewest requests of a slice; of a smaller one the report has the size and no scores."
+    )
     knn_last: int = Field(20, ge=1, description="Last history items that the plain item-kNN baseline uses.")
     knn_decay: float = Field(
         0.6, gt=0, le=1, description="Factor of a history item's weight per step back, in item-kNN with decay."
@@ -73,6 +89,11 @@ class EvaluateConfig(FrozenModel):
         if name not in RANKING or not k.isdigit() or int(k) not in self.ks:
             raise ValueError(
                 f"primary is {self.primary!r}: expected one of {', '.join(RANKING)} at one of {list(self.ks)}"
+            )
+        if wrong := [name for name in self.slices if not re.match(r"(item|user|context)\.[^=]+=.", name)]:
+            raise ValueError(
+                f"slices names {wrong[0]!r}: expected an attribute and its value, such as item.category=Western, "
+                "user.country=DE or context.device=phone"
             )
         if min(self.ks) < 1 or max(self.ks) > self.top_k:
             raise ValueError(f"ks is {list(self.ks)}: expected list lengths between 1 and top_k={self.top_k}")

@@ -85,6 +85,7 @@ def running(
         bundle.folder,
         folder=folder,
         precision=config.precision,
+        provider=config.provider,
         start_timeout_s=config.start_timeout_s,
         request_timeout_s=config.request_timeout_s,
         connections=config.concurrency,
@@ -256,6 +257,7 @@ def _measure_parity(candidate: RunningServer, features: Path, student: Path) -> 
     replay.ordered_answers("the server in the parity check", results, list(torch_logits), where=path)
     return ServedParity(
         requests=len(results),
+        provider=candidate.server.provider(),
         served_max_abs_difference=max((difference for difference, _ in results.values()), default=None),
         same_top10_share=float(np.mean([same for _, same in results.values()])) if results else None,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.evaluate.scores import length_suffix
 from rankline.evaluation.metrics import Reliability
-from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
+from rankline.evaluation.report import CANDIDATE, CHAMPION, Report, SliceScores
 from rankline.io.svg import AMBER, BLUE, FAINT, INK, PURPLE, figure, style, svg
 
 PAGE = "report.html"
@@ -65,6 +65,7 @@ def write_page(folder: Path, report: Report, page_data: PageData) -> None:
         metrics=_columns(report, primary),
         shapes=list(report.systems[CANDIDATE].lists),
         differences=report.details["differences"],
+        small_slices={name: part for name, part in report.slices.items() if name not in scored_slices(report, primary)},
         page=page_data,
         plots=_plots(report, page_data, primary, ranked),
     )
@@ -114,11 +115,16 @@ def _plots(report: Report, page_data: PageData, primary: str, ranked: Sequence[s
                 f"candidate minus the other, {primary}",
                 zero=True,
             )
-        if report.slices:
+        if scored_slices(report, primary):
             plots["slices"] = _slices(report, primary, ranked)
         if page_data.reliability:
             plots["calibration"] = _calibration(page_data.reliability, calibrated="chance_ece" in report.calibration)
     return plots
+
+
+def scored_slices(report: Report, primary: str) -> dict[str, SliceScores]:
+    """The slices that are not too small for scores."""
+    return {name: part for name, part in report.slices.items() if part.systems[CANDIDATE][primary] is not None}
 
 
 def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero: bool = False) -> str:
@@ -152,12 +158,13 @@ def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero:
 
 def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
     """The primary metric by slice, with candidate and champion on top."""
-    fig, axes = figure(0.34 * len(report.slices) + 1.1, width=9.6)
+    drawn_slices = scored_slices(report, primary)
+    fig, axes = figure(0.34 * len(drawn_slices) + 1.1, width=9.6)
     drawn = [name for name in reversed(ranked) if name not in (CANDIDATE, CHAMPION)]
     drawn += [name for name in (CHAMPION, CANDIDATE) if name in ranked]
     marks = dict(zip([n for n in ranked if n not in COLOURS], "sD^vP*X"))
     for name in drawn:
-        values = [part.systems[name][primary] for part in report.slices.values()]
+        values = [part.systems[name][primary] for part in drawn_slices.values()]
         axes.plot(
             values,
             range(len(values)),
@@ -167,7 +174,7 @@ def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
             label=display_name(name),
             alpha=1.0 if name in COLOURS else 0.75,
         )
-    labels = [f"{name}  ({part.requests})" for name, part in report.slices.items()]
+    labels = [f"{name}  ({part.requests})" for name, part in drawn_slices.items()]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))

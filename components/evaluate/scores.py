@@ -5,19 +5,30 @@ Shapes: R requests, M metrics.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from components.evaluate.attributes import ITEM, Attribute
 from components.evaluate.config import EvaluateConfig
 from rankline.evaluation import bootstrap, metrics
-from rankline.evaluation.report import CANDIDATE, PER_REQUEST, REQUESTS, Estimate, SliceScores
+from rankline.evaluation.report import (
+    CANDIDATE,
+    PER_REQUEST,
+    REQUESTS,
+    Estimate,
+    ExposureScores,
+    GroupExposure,
+    SliceScores,
+)
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+REPORTED_GROUPS = 20  # of an attribute: some have thousands
 Scores = Mapping[str, Mapping[str, Floats]]  # system -> metric -> [R]
 
 
@@ -64,26 +75,85 @@ def list_statistics(
     ranked: Sequence[Sequence[str]],
     categories: Mapping[str, Sequence[str]],
     counts: Mapping[str, float],
+    histories_R: Floats,
     *,
     config: EvaluateConfig,
 ) -> dict[str, float | None]:
-    """Coverage, diversity and novelty of a system's lists at the primary's length; ``counts`` has every item."""
+    """Coverage, diversity, novelty and popularity bias of a system's lists at the primary's length.
+
+    ``counts`` has every item; ``histories_R`` is how popular the items of the requests' histories are.
+    """
     k = int(length_suffix(config.primary)[1:])
+    exposed = metrics.exposure(ranked, k=k)
+    lists_R = metrics.log_popularity([items[:k] for items in ranked], counts)
     return {
         f"coverage@{k}": metrics.coverage(ranked, items=len(counts), k=k),
         f"diversity@{k}": _mean(metrics.diversity(ranked, categories, k=k)),
         f"novelty@{k}": _mean(metrics.novelty(ranked, counts, items=len(counts), k=k)),
+        f"popularity_lift@{k}": _mean(lists_R - histories_R),
+        f"gini@{k}": metrics.gini([exposed.get(item, 0.0) for item in counts]),
     }
 
 
+def exposures(
+    ranked: Sequence[Sequence[str]],
+    targets: Sequence[Sequence[str]],
+    item_ids: Sequence[str],
+    attributes: Mapping[str, Attribute],
+    *,
+    config: EvaluateConfig,
+) -> dict[str, ExposureScores]:
+    """Attribute ("category") -> how the exposure of lists at the primary's length is divided among its groups."""
+    exposed = metrics.exposure(ranked, k=int(length_suffix(config.primary)[1:]))
+    wanted = Counter(item for items in targets for item in items)
+    by_attribute = {}
+    for name, attribute in attributes.items():
+        catalogue, shown, relevant = (
+            metrics.group_shares(weights, attribute.groups)
+            for weights in (
+                [1.0] * len(item_ids),
+                [exposed.get(item, 0.0) for item in item_ids],
+                [float(wanted[item]) for item in item_ids],
+            )
+        )
+        if shown and len(catalogue) > 1:
+            by_attribute[name.removeprefix(f"{ITEM}.")] = _exposure_scores(shown, catalogue, relevant)
+    return by_attribute
+
+
+def _exposure_scores(
+    shown: Mapping[str, float], catalogue: Mapping[str, float], relevant: Mapping[str, float]
+) -> ExposureScores:
+    gaps = {name: abs(shown.get(name, 0.0) - share) for name, share in catalogue.items()}
+    largest = sorted(gaps, key=lambda name: (-gaps[name], name))[:REPORTED_GROUPS]
+    return ExposureScores(
+        max_gap=max(gaps.values()),
+        max_gap_to_relevance=max(abs(shown.get(name, 0.0) - relevant.get(name, 0.0)) for name in catalogue)
+        if relevant
+        else None,
+        groups={
+            name: GroupExposure(
+                exposure=shown.get(name, 0.0),
+                catalogue=catalogue[name],
+                relevance=relevant.get(name, 0.0) if relevant else None,
+            )
+            for name in largest
+        },
+    )
+
+
 def by_slice(masks: Mapping[str, Bools], scores: Scores, *, config: EvaluateConfig) -> dict[str, SliceScores]:
-    """Slice -> its number of requests and each system's means on them, at the primary's length."""
+    """Slice -> its number of requests and, unless it is too small, each system's means at the primary's length."""
     suffix = length_suffix(config.primary)
     return {
         name: SliceScores(
             requests=int(mask_R.sum()),
             systems={
-                system: {m: float(v_R[mask_R].mean()) for m, v_R in by_metric.items() if m.endswith(suffix)}
+                system: {
+                    metric: float(values_R[mask_R].mean()) if mask_R.sum() >= config.slice_minimum else None
+                    for metric, values_R in by_metric.items()
+                    if metric.endswith(suffix)
+                }
                 for system, by_metric in scores.items()
             },
         )

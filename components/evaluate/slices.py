@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from components.evaluate.attributes import Attribute, request_attributes
 from components.evaluate.baselines import TrainingItems
 from components.evaluate.config import EvaluateConfig
+from rankline.errors import UsageError
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.features.transforms import DAY_S, request_context
 from rankline.text import lexemes
@@ -23,14 +25,15 @@ Bools = npt.NDArray[np.bool_]
 def slices(
     requests: Sequence[SnapshotRequest],
     items: TrainingItems,
-    categories: Mapping[str, Sequence[str]],
+    attributes: Mapping[str, Attribute],
     *,
     config: EvaluateConfig,
 ) -> dict[str, Bools]:
-    """Slice -> which requests are in it, [R]; slices with too few requests are left out.
+    """Slice -> which requests are in it, [R]; a small or empty one is there, too.
 
-    The head is the ``head_share`` of the catalogue with the most training events. A request with several targets is in
-    every slice of a target.
+    The ``attributes`` are those of the items, [I]; users and requests have theirs in the requests. The head is the
+    ``head_share`` of the catalogue with the most training events. A request with several targets is in every slice of a
+    target.
     """
     order = np.argsort(-items.counts_I, kind="stable")
     head_I = np.zeros(len(order), np.bool_)
@@ -67,11 +70,36 @@ def slices(
         "visit: same day": has_user_R & ~returning_R,
         "visit: after a day or more": has_user_R & returning_R,
     }
-    target_counts = Counter(
-        name for request in requests for item in request.targets for name in categories.get(item, ())
-    )
-    # equal counts are ordered by name
-    for name, _ in sorted(target_counts.items(), key=lambda entry: (-entry[1], entry[0]))[: config.slice_categories]:
-        in_category_I = np.array([name in categories.get(item, ()) for item in items.item_ids])
-        masks[f"category: {name}"] = has_target_in(in_category_I)
-    return {name: mask_R for name, mask_R in masks.items() if mask_R.sum() >= config.slice_minimum}
+    return masks | _by_attribute(requests, targets, attributes, config)
+
+
+def _by_attribute(
+    requests: Sequence[SnapshotRequest],
+    targets: Sequence[npt.NDArray[np.int64]],
+    attributes: Mapping[str, Attribute],
+    config: EvaluateConfig,
+) -> dict[str, Bools]:
+    """The slices of the most frequent values of every attribute, and of those that the settings name."""
+    groups: dict[str, list[set[str]]] = {
+        name: [{each for row in rows for each in attribute.groups[row]} for rows in targets]
+        for name, attribute in attributes.items()
+    }
+    groups |= {name: [set(each) for each in given.groups] for name, given in request_attributes(requests).items()}
+    masks = {}
+    for attribute, groups_R in groups.items():
+        counts = Counter(value for values in groups_R for value in values)
+        # equal counts are ordered by name
+        frequent = sorted(counts, key=lambda value: (-counts[value], value))[: config.slice_values]
+        for value in frequent:
+            masks[f"{attribute}={value}"] = np.array([value in values for values in groups_R], np.bool_)
+    for name in config.slices:
+        attribute, _, value = name.partition("=")
+        if attribute not in groups:
+            raise UsageError(
+                f"evaluate.slices names {name}, and there is no attribute {attribute}",
+                expected=", ".join(sorted(groups)) or "a declared attribute of items, users or requests",
+                found=attribute,
+                hint="attributes of users and requests are those in featurize.user_features and context_features",
+            )
+        masks[name] = np.array([value in values for values in groups[attribute]], np.bool_)
+    return masks

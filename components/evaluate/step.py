@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate import baselines, label_heads, measure, replay, scores
+from components.evaluate import attributes, baselines, label_heads, measure, replay, scores
+from components.evaluate.attributes import Attribute
 from components.evaluate.baselines import TrainingItems
 from components.evaluate.champion_for import rebuild_champion
 from components.evaluate.config import EvaluateConfig
@@ -24,6 +25,7 @@ from components.evaluate.replay import ReplayRequest
 from components.evaluate.report import Example, PageData, write_page
 from components.evaluate.slices import slices
 from rankline.errors import IntegrityError, ServerError, UsageError
+from rankline.evaluation import metrics
 from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, ModelFootprint, Report, SystemScores, write_report
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.model.bundle import Bundle, open_bundle
@@ -95,9 +97,11 @@ def evaluate(
     scored = scores.score(ranked, replayed.snapshots, config=config)
     items = _read_items(features)
     categories = {item: row["category"] or [] for item, row in items.items()}
-    masks = slices(replayed.snapshots, training_items, categories, config=config)
+    of_items = attributes.item_attributes(features)
+    masks = slices(replayed.snapshots, training_items, of_items, config=config)
     counts = dict(zip(training_items.item_ids, training_items.counts_I.tolist()))
     systems = _system_scores(replayed, scored, categories, counts, config)
+    targets = [request.targets for request in replayed.snapshots]
     evaluation = Report(
         model_id=candidate.model_id,
         recipe=candidate.manifest.recipe,
@@ -112,7 +116,8 @@ def evaluate(
         model=_footprint(candidate, measured),
         calibration=measured.heads.numbers,
         heads=heads,
-        details=_details(candidate, replayed, scored, config),
+        exposure=scores.exposures(ranked[CANDIDATE], targets, training_items.item_ids, of_items, config=config),
+        details=_details(candidate, replayed, scored, of_items, config),
     )
     scores.write_tables(report, ids, scored, masks)
     scores.write_requests(report, replayed.snapshots)
@@ -199,9 +204,11 @@ def _system_scores(
     config: EvaluateConfig,
 ) -> dict[str, SystemScores]:
     estimates = scores.estimates(scored, config=config)
+    histories_R = metrics.log_popularity([request.state.history.item_ids for request in replayed.snapshots], counts)
     return {
         name: SystemScores(
-            metrics=estimates[name], lists=scores.list_statistics(lists, categories, counts, config=config)
+            metrics=estimates[name],
+            lists=scores.list_statistics(lists, categories, counts, histories_R, config=config),
         )
         for name, lists in replayed.ranked.items()
     }
@@ -214,7 +221,14 @@ def _footprint(candidate: Bundle, measured: Measurements) -> ModelFootprint:
     )
 
 
-def _details(candidate: Bundle, replayed: Replayed, scored: scores.Scores, config: EvaluateConfig) -> dict[str, Any]:
+def _details(
+    candidate: Bundle,
+    replayed: Replayed,
+    scored: scores.Scores,
+    of_items: Mapping[str, Attribute],
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    grouped = {**of_items, **attributes.request_attributes(replayed.snapshots)}
     return {
         "split": SPLIT,
         "primary": config.primary,
@@ -222,6 +236,7 @@ def _details(candidate: Bundle, replayed: Replayed, scored: scores.Scores, confi
         "train_end": candidate.manifest.train_end,
         "catalogue_revision": candidate.revision,
         **{f"{name}_catalogue": replayed.catalogues.get(name, "") for name in (CHAMPION, *replayed.catalogues)},
+        "quarters": {name: list(each.edges) for name, each in grouped.items() if each.edges},
         "lean_latency": replayed.measured.lean_latency.model_dump(),
         "differences": scores.differences(scored, config=config),
         "settings": config.model_dump(mode="json"),

@@ -15,7 +15,9 @@ def decide(
     bundle: Input[Model],
     evaluation: Input[Dataset],
     teacher: Input[Model],
+    checks: Input[Dataset],
     config: dict,
+    prices: dict,
     run: dict,
     job: str,
     verdict: Output[Dataset],
@@ -28,6 +30,7 @@ def decide(
     from rankline.runtime.outcomes import Outcome
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
+    from rankline.runtime.run_summary import Prices
 
     context = RunContext.from_parameters(run, job)
     result = run_step(
@@ -35,9 +38,19 @@ def decide(
             name="decide",
             function=decide,
             config=DecideConfig(**config),
-            inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path), "teacher": Path(teacher.path)},
+            inputs={
+                "bundle": Path(bundle.path),
+                "evaluation": Path(evaluation.path),
+                "teacher": Path(teacher.path),
+                "checks": Path(checks.path),
+            },
             outputs={"verdict": Path(verdict.path)},
-            arguments={"repository": context.repository, "run_id": context.run_id},
+            arguments={
+                "repository": context.repository,
+                "run_id": context.run_id,
+                "ledger_folder": context.folder,
+                "prices": Prices(**prices),
+            },
             reuse=False,
         ),
         context,

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from components.promote.step import PAGE, VERDICT
+from rankline.evaluation.report import RUN_MEASURES
 from rankline.io.artifacts import write_digests
 from rankline.io.files import write_bytes
 from rankline.runtime import ledger
@@ -17,8 +18,9 @@ from rankline.runtime import ledger
 
 def save_verdict(run_folder: Path, verdict: Path) -> None:
     """Copy the verdict of this run to its folder."""
-    for name in (VERDICT, PAGE):
-        write_bytes(run_folder / name, (verdict / name).read_bytes())
+    for name in (VERDICT, PAGE, RUN_MEASURES):
+        if (verdict / name).is_file():
+            write_bytes(run_folder / name, (verdict / name).read_bytes())
 
 
 def restore_verdict(run_folder: Path, verdict: Path) -> bool:
@@ -28,7 +30,8 @@ def restore_verdict(run_folder: Path, verdict: Path) -> bool:
     if not decided or not (run_folder / PAGE).is_file():
         return False
     shutil.rmtree(verdict, ignore_errors=True)
-    for name in (VERDICT, PAGE):
-        write_bytes(verdict / name, (run_folder / name).read_bytes())
+    for name in (VERDICT, PAGE, RUN_MEASURES):
+        if (run_folder / name).is_file():
+            write_bytes(verdict / name, (run_folder / name).read_bytes())
     write_digests(verdict)
     return True

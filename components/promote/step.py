@@ -14,6 +14,7 @@ from typing import Any, cast
 from components.promote import online
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import Promotion, mirror, training_curves
+from components.promote.run_measures import run_measures, save_run_measures
 from components.promote.store_lock import store_lock
 from components.promote.verdict_page import verdict_page
 from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
@@ -31,6 +32,7 @@ from rankline.registry.registry_state import ANCHORED, Champion, Event, Kind
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
+from rankline.runtime.run_summary import Prices
 from rankline.train import champion_weights
 
 VERDICT, PAGE = "verdict.json", "verdict.md"
@@ -58,9 +60,14 @@ def decide(
     repository: str,
     run_id: str,
     teacher: Path | None = None,
+    checks: Path | None = None,
+    ledger_folder: Path | None = None,
+    prices: Prices | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
     """Register the candidate and write the verdict; the teacher's weights are saved if the model may come to serve.
+
+    The gates also read what validate reports in ``checks``, and what the run has cost by its ledger so far.
 
     Raises:
         UsageError: ``bundle`` or ``evaluation`` is none, or the evaluation is of another model.
@@ -70,7 +77,8 @@ def decide(
     """
     progress.phase("verdict")
     candidate = open_bundle(bundle)
-    report = _read_report_of(candidate, evaluation)
+    measured = run_measures(candidate.manifest, checks=checks, ledger_folder=ledger_folder, prices=prices)
+    report = _read_report_of(candidate, evaluation).model_copy(update={"run_measures": measured})
     policy = PromotionPolicy(**config.model_dump())
     models = ModelRegistry(repository)
     champion_id, history, evidence = models.champion(), models.history(), read_evidence(evaluation)
@@ -87,6 +95,7 @@ def decide(
     )
     verdict.mkdir(parents=True, exist_ok=True)
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
+    save_run_measures(verdict, measured, policy)
     (verdict / PAGE).write_text(verdict_page(decided, report, warning=warning(history)))
     outcome = Outcome.of_verdict(decided.outcome)
 
@@ -114,7 +123,14 @@ def decide(
         "insufficient": [check.name for check in decided.failures if check.status == "insufficient data"],
         "anchor": state.anchor,
         "events": [f"{event.n} {event.kind}" for event in events],
+        **_champion_warning(models, champion_id),
     }
+
+
+def _champion_warning(models: ModelRegistry, champion_id: str) -> dict[str, str]:
+    """The warning of a champion that no gate has passed, this verdict's included."""
+    past_gates = warning(models.history())
+    return {"warning": f"champion {champion_id} was {past_gates}"} if past_gates else {}
 
 
 def _state_of_nights(

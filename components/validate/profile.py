@@ -7,15 +7,17 @@ run changes nothing and can be reused.
 
 import json
 from datetime import datetime
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from components.validate.frames import DatasetInfo
+from components.validate.labels import Scale
 from rankline.io.files import read_json_object, write_bytes, write_json
 from rankline.io.sql import identifier
 
 BINS = 20
+LOG_PRICE = "ln(1 + CASE WHEN price >= 0 THEN price END)"  # most prices are small, and some are not
 
 
 def describe(
@@ -26,22 +28,15 @@ def describe(
     columns: dict[str, dict[str, str]],
     before: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Rows and columns per table and a histogram per label, from the DuckDB views of the tables.
+    """Rows and columns per table, a histogram per label and one of prices, from the DuckDB views of the tables.
 
     A label without a largest or smallest value is measured on the scale of ``before``, or else on that of the data.
     """
-    histograms = {}
-    for label, scale in dataset.labels.items():
-        column, is_open = identifier(label), not all(map(isfinite, scale))
-        if is_open:
-            scale = _open_scale(db, column, (before or {}).get("labels", {}).get(label))
-        low, high = scale
-        bin_index = f"least({BINS - 1}, floor(({column} - {low}) / {high - low} * {BINS}))"
-        if is_open:
-            bin_index = f"greatest(0, {bin_index})"
-        rows = f"FROM events WHERE {column} {'IS NOT NULL' if is_open else f'BETWEEN {low} AND {high}'} GROUP BY 1"
-        counts = dict(db.execute(f"SELECT CAST({bin_index} AS INTEGER), count(*) {rows}").fetchall())
-        histograms[label] = {"scale": [low, high], "counts": [counts.get(bin, 0) for bin in range(BINS)]}
+    earlier = before or {}
+    histograms = {
+        label: _histogram(db, "events", identifier(label), scale, before=earlier.get("labels", {}).get(label))
+        for label, scale in dataset.labels.items()
+    }
     described = {
         "data_digest": summary["data_digest"],
         "rows": {table: db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in dataset.tables},
@@ -51,19 +46,34 @@ def describe(
     }
     if dataset.feedback:
         described["feedback"] = [summary["feedback"][group] for group in ("positives", "negatives", "neither")]
+    prices = _histogram(db, "items", LOG_PRICE, (-inf, inf), before=earlier.get("prices"))
+    if any(prices["counts"]):
+        described["prices"] = prices
     return described
 
 
-def _open_scale(db: Any, column: str, before: dict[str, Any] | None) -> tuple[float, float]:
-    """The scale of a label whose values have no bounds."""
+def _histogram(db: Any, table: str, value: str, scale: Scale, *, before: dict[str, Any] | None) -> dict[str, Any]:
+    """The counts of a column, or another expression, in bins of equal width on a scale."""
+    is_open = not all(map(isfinite, scale))
+    low, high = _open_scale(db, table, value, before) if is_open else scale
+    bin_index = f"least({BINS - 1}, floor(({value} - {low}) / {high - low} * {BINS}))"
+    if is_open:
+        bin_index = f"greatest(0, {bin_index})"
+    rows = f"FROM {table} WHERE {value} {'IS NOT NULL' if is_open else f'BETWEEN {low} AND {high}'} GROUP BY 1"
+    counts = dict(db.execute(f"SELECT CAST({bin_index} AS INTEGER), count(*) {rows}").fetchall())
+    return {"scale": [low, high], "counts": [counts.get(bin, 0) for bin in range(BINS)]}
+
+
+def _open_scale(db: Any, table: str, value: str, before: dict[str, Any] | None) -> Scale:
+    """The scale of values without bounds."""
     if before:
         return before["scale"][0], before["scale"][1]
-    low, high = db.execute(f"SELECT min({column}), max({column}) FROM events").fetchall()[0]
+    low, high = db.execute(f"SELECT min({value}), max({value}) FROM {table}").fetchall()[0]
     return (low, high) if low is not None and low < high else (low or 0.0, (low or 0.0) + 1.0)
 
 
 def changes(current: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float]:
-    """`<table>_rows_change` (share of the earlier rows) and `<label>_drift` (share of values that moved)."""
+    """`<table>_rows_change` (share of the earlier rows), `<label>_drift`, `price_drift` (share of values moved)."""
     if before is None:
         return {}
     numbers = {
@@ -71,10 +81,13 @@ def changes(current: dict[str, Any], before: dict[str, Any] | None) -> dict[str,
         for table, rows in before["rows"].items()
         if table in current["rows"]
     }
-    for label, past in before["labels"].items():
-        histogram = current["labels"].get(label, {"scale": past["scale"], "counts": [0] * BINS})
+    pairs = [(label, past, current["labels"].get(label)) for label, past in before["labels"].items()]
+    if "prices" in before:
+        pairs.append(("price", before["prices"], current.get("prices")))
+    for name, past, present in pairs:
+        histogram = present or {"scale": past["scale"], "counts": [0] * BINS}
         if histogram["scale"] == past["scale"]:
-            numbers[f"{label}_drift"] = round(_total_variation(histogram["counts"], past["counts"]), 6)
+            numbers[f"{name}_drift"] = round(_total_variation(histogram["counts"], past["counts"]), 6)
     if "feedback" in current and "feedback" in before:
         numbers["feedback_drift"] = round(_total_variation(current["feedback"], before["feedback"]), 6)
     return numbers

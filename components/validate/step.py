@@ -1,7 +1,8 @@
 """Validate: check the canonical tables against their contract.
 
-Reads `raw` (ingest's tables). Writes `report` (Great Expectations' Data Docs from `index.html`, and `results.json`)
-and, without a critical failure, `clean`: the same tables and `profile.json`, which later runs are compared with.
+Reads `raw` (ingest's tables). Writes `report` (Great Expectations' Data Docs from `index.html`, `results.json` and
+`measures.json`, which gates read) and, without a critical failure, `clean`: the same tables and `profile.json`, which
+later runs are compared with.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 from components.validate import frames, labels, profile, suites
 from components.validate.checkpoint import Check, Result, checkpoint
 from components.validate.config import ValidateConfig
+from components.validate.measures import MEASURES, measures
 from rankline.contracts import LABELS
 from rankline.errors import ValidationFailed
 from rankline.io.files import link_or_copy, write_json
@@ -53,14 +55,17 @@ def validate(
         results, current = examine(raw, check, config=config, previous=previous, progress=progress, spill_folder=report)
     write_json(report / "results.json", results)
     critical = [result for result in results if not result["success"] and result["severity"] == "critical"]
+    summary = json.loads((raw / "summary.json").read_text())
     if critical:
-        raise _validation_error(critical, report, json.loads((raw / "summary.json").read_text()))
+        raise _validation_error(critical, report, summary)
 
     clean.mkdir(parents=True, exist_ok=True)
     for name in [f"{table}.parquet" for table in COPIED_TABLES] + ["summary.json"]:
         if (raw / name).is_file():
             link_or_copy(raw / name, clean / name)
     write_json(clean / "profile.json", current)
+    changes = profile.changes(current, json.loads(previous.read_text()) if previous else None)
+    write_json(report / MEASURES, measures(current, summary, changes, results))
     return {
         "rows": current["rows"],
         "expectations": len(results),

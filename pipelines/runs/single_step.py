@@ -27,9 +27,10 @@ def run_single_step(step: str, recipe: Recipe, folders: Mapping[str, Path], *, w
     run_folder = new_run_folder(workspace, f"{recipe.name}-{step}")
     run = run_parameters(recipe, str(workspace))
     config = step_settings(recipe, str(workspace))[step]
-    # in the pipeline resolve_inputs provides these
-    providers: dict[str, Callable[[], str]] = {
+    # in the pipeline resolve_inputs and the recipe provide these
+    providers: dict[str, Callable[[], Any]] = {
         "source_digest": lambda: _source_digest(config),
+        "prices": lambda: step_settings(recipe, str(workspace))["summary"],
         "champion": lambda: _champion(RunContext.from_parameters(run, run_folder.name).repository),
     }
     parameters = inspect.signature(function).parameters

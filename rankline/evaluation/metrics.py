@@ -222,3 +222,46 @@ def novelty(ranked: Sequence[Sequence[str]], counts: Mapping[str, float], *, ite
     bits = {item: float(-np.log2((count + 1) / total)) for item, count in counts.items()}
     unseen = float(np.log2(total))
     return np.array([np.mean([bits.get(item, unseen) for item in top[:k]]) if top else np.nan for top in ranked])
+
+
+def log_popularity(ranked: Sequence[Sequence[str]], counts: Mapping[str, float]) -> Floats:
+    """[R] the mean of log2(1 + events) of each list's items; empty lists have NaN.
+
+    A system's lists against its users' histories are its popularity bias: the popularity lift of Abdollahpouri,
+    Mansoury, Burke & Mobasher (2020), here as a difference of logarithms, so that a few blockbusters do not decide it.
+    """
+    bits = {item: float(np.log2(1 + count)) for item, count in counts.items()}
+    return np.array([sum(bits.get(item, 0.0) for item in items) / len(items) if items else np.nan for items in ranked])
+
+
+def exposure(ranked: Iterable[Sequence[str]], *, k: int) -> dict[str, float]:
+    """Item -> its exposure (Singh & Joachims 2018): 1 / log2(1 + position), over the first ``k`` of all lists."""
+    weights = (1.0 / np.log2(np.arange(2, k + 2))).tolist()
+    exposed: dict[str, float] = {}
+    for items in ranked:
+        for item, weight in zip(items, weights):
+            exposed[item] = exposed.get(item, 0.0) + weight
+    return exposed
+
+
+def gini(values_I: npt.ArrayLike) -> float | None:
+    """The Gini coefficient of what items receive: 0 if all the same, near 1 if one has everything; None for nothing.
+
+    As a measure of recommenders: Fleder & Hosanagar (2009).
+    """
+    sorted_I = np.sort(np.asarray(values_I, np.float64))
+    total = float(sorted_I.sum())
+    if total <= 0:
+        return None
+    count = len(sorted_I)
+    return float((2 * np.arange(1, count + 1) - count - 1) @ sorted_I / (count * total))
+
+
+def group_shares(weights: Iterable[float], groups: Iterable[Sequence[str]]) -> dict[str, float]:
+    """Group -> its share of the items' weights; an item of several groups divides its weight, one of none has none."""
+    totals: dict[str, float] = {}
+    for weight, names in zip(weights, groups, strict=True):
+        for name in names:
+            totals[name] = totals.get(name, 0.0) + weight / len(names)
+    total = sum(totals.values())
+    return {name: value / total for name, value in totals.items()} if total else {}

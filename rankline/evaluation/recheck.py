@@ -8,7 +8,7 @@ from rankline.contracts import FrozenModel
 from rankline.errors import IntegrityError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import Verdict
-from rankline.evaluation.report import read_report, read_scores
+from rankline.evaluation.report import RUN_MEASURES, read_report, read_scores
 from rankline.gates.check import Check
 from rankline.gates.evidence import read_evidence
 from rankline.io.files import read_model
@@ -43,7 +43,7 @@ def recheck(verdict: Path, evaluation: Path, models: ModelRegistry) -> Recheck:
         damaged="run `rankline step decide` again",
     )
     again = decision.decide(
-        read_report(evaluation),
+        read_report(evaluation, run_measures=verdict.parent / RUN_MEASURES),
         read_scores(evaluation, stored.policy.primary),
         models.manifest(stored.model_id),
         stored.policy,

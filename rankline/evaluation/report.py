@@ -20,6 +20,7 @@ from rankline.errors import IntegrityError, UsageError
 
 REPORT = "report.json"
 PER_REQUEST, REQUESTS, SLICES = "per_request.parquet", "requests.parquet", "slices.parquet"
+RUN_MEASURES = "run_measures.json"  # beside a verdict whose gates read them
 
 CANDIDATE, CHAMPION, ANCHOR = "candidate", "champion", "anchor"  # systems; the others are baselines
 
@@ -36,16 +37,46 @@ class SystemScores(FrozenModel):
     """A system's scores on all requests."""
 
     metrics: dict[str, Estimate] = Field(description='"ndcg@10", "hr@10", "mrr@10", "recall@50", "map@10"…')
-    lists: dict[str, float | None] = Field(default={}, description="coverage, diversity and novelty of all its lists")
+    lists: dict[str, float | None] = Field(
+        default={}, description="coverage, diversity, novelty, popularity lift and Gini coefficient of all its lists"
+    )
 
 
 class SliceScores(FrozenModel):
+    """The means on a group of requests; of a small one only its size."""
+
     requests: int
-    systems: dict[str, dict[str, float | None]] = Field(description="system -> metric -> mean")
+    systems: dict[str, dict[str, float | None]] = Field(description="system -> metric -> mean; null on a small slice")
+
+
+class GroupExposure(FrozenModel):
+    """A group's shares: of the candidate's exposure, of the catalogue, and of the targets."""
+
+    exposure: float
+    catalogue: float
+    relevance: float | None = Field(default=None, description="its share of the targets; null without a known target")
+
+
+class ExposureScores(FrozenModel):
+    """How the candidate's exposure is divided among the groups of an attribute of items (Singh & Joachims 2018)."""
+
+    max_gap: float = Field(description="the largest difference of a group's share from its share of the catalogue")
+    max_gap_to_relevance: float | None = Field(default=None, description="and from its share of the targets")
+    groups: dict[str, GroupExposure] = Field(description="the groups with the largest differences, the largest first")
+
+
+class RunMeasures(FrozenModel):
+    """What is measured when the verdict is given: of the data, of its age, of the run's cost."""
+
+    data: dict[str, float | None] = Field(
+        default={}, description="rows, shares that were set aside, changes and drift since the last good run"
+    )
+    freshness: dict[str, float | None] = Field(default={}, description="age of the newest event and of the features")
+    cost: dict[str, float | None] = Field(default={}, description="core-seconds, memory and money of the run so far")
 
 
 class Latency(FrozenModel):
-    """The server's answer times on the machine that evaluated."""
+    """The server's answer times on the machine that evaluated, and the requests per second."""
 
     p50_ms: float | None = None
     p95_ms: float | None = None
@@ -58,6 +89,7 @@ class ServedParity(FrozenModel):
     """How far the served answers are from torch's, on the same requests and candidates."""
 
     requests: int = 0
+    provider: str | None = Field(default=None, description="where the graphs ran: cpu or cuda")
     served_max_abs_difference: float | None = None
     same_top10_share: float | None = Field(default=None, description="apart from ties within the tolerance")
 
@@ -106,12 +138,16 @@ class Report(FrozenModel):
     anchor: str = Field(default="", description="the model id of the system `anchor`; empty for none, or the champion")
     requests: int
     systems: dict[str, SystemScores]
-    slices: dict[str, SliceScores] = Field(default={}, description="new items, head and tail, categories…")
+    slices: dict[str, SliceScores] = Field(
+        default={}, description="new items, head and tail, values of attributes such as item.category=Drama…"
+    )
     latency: Latency = Latency()
     parity: ServedParity = ServedParity()
     model: ModelFootprint = ModelFootprint()
     calibration: dict[str, float | None] = Field(default={}, description="of the rating head")
     heads: dict[str, HeadScores] = Field(default={}, description="of the declared labels, by label")
+    exposure: dict[str, ExposureScores] = Field(default={}, description="of the candidate, by attribute of items")
+    run_measures: RunMeasures = Field(default=RunMeasures(), description="added when the verdict is given")
     details: dict[str, Any] = Field(default={}, description="for readers: precisions, settings, timings")
 
     def metric(self, system: str, name: str) -> float | None:
@@ -139,8 +175,8 @@ def write_report(folder: Path, report: Report) -> None:
     (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
 
 
-def read_report(folder: Path) -> Report:
-    """Read report.json.
+def read_report(folder: Path, *, run_measures: Path | None = None) -> Report:
+    """Read report.json; with the ``run_measures`` beside a verdict, if it has any, as its gates read it.
 
     Raises:
         UsageError: the folder has none.
@@ -148,7 +184,11 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / REPORT
     try:
-        return Report.model_validate(json.loads(path.read_text()))
+        report = Report.model_validate(json.loads(path.read_text()))
+        if run_measures is None or not run_measures.is_file():
+            return report
+        measured = RunMeasures.model_validate(json.loads(run_measures.read_text()))
+        return report.model_copy(update={"run_measures": measured})
     except FileNotFoundError as error:
         raise UsageError(
             "this is not an evaluation",

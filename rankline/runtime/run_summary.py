@@ -136,8 +136,16 @@ def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, deci
     return Outcome.FAILED if outcome.step and outcome.step not in entries else outcome
 
 
+def step_cost(entry: ledger.Entry, prices: Prices) -> float:
+    """The price of what a step used."""
+    return (entry.core_s * prices.core_hour + _gpu_s(entry, prices) * prices.gpu_hour) / 3600
+
+
+def _gpu_s(entry: ledger.Entry, prices: Prices) -> float:
+    return prices.gpus.get(entry.step, 0) * entry.work_s
+
+
 def _step_summary(entry: ledger.Entry, config: Prices) -> dict[str, Any]:
-    gpu_s = config.gpus.get(entry.step, 0) * entry.work_s
     return {
         "step": entry.step,
         "status": "killed" if entry.status == "running" else entry.status,
@@ -147,8 +155,8 @@ def _step_summary(entry: ledger.Entry, config: Prices) -> dict[str, Any]:
         "import_s": round(entry.import_s, 2),
         "peak_memory_mb": round(entry.peak_memory_bytes / 2**20),
         "core_s": round(entry.core_s, 2),
-        "gpu_s": round(gpu_s, 2),
-        "cost": round((entry.core_s * config.core_hour + gpu_s * config.gpu_hour) / 3600, 6),
+        "gpu_s": round(_gpu_s(entry, config), 2),
+        "cost": round(step_cost(entry, config), 6),
         "result": entry.result,
         "paths": entry.paths,
     }

@@ -19,6 +19,7 @@ import psutil
 from rankline.errors import ServerError
 
 LOG_LINES = 15
+AUTO = "auto"  # the provider that the server starts with by itself
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,19 @@ def serving(
     start_timeout_s: float,
     request_timeout_s: float,
     connections: int,
+    provider: str = AUTO,
 ) -> Iterator[Server]:
     """Run ``python -m serving`` on a bundle while the block runs; its log stays in ``folder``.
 
     Raises:
-        ServerError: the server ended or was not ready in time; with the last lines of the log.
+        ServerError: the server ended or was not ready in time, or its graphs do not run on the ``provider``; with the
+            last lines of the log.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log, ready = folder / "server.log", folder / "ready.json"
     command = [sys.executable, "-P", "-m", "serving", "--bundle", str(bundle), "--precision", precision]
     command += ["--port", "0", "--ready-file", str(ready)]
+    command += [] if provider == AUTO else ["--provider", provider]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:
@@ -90,10 +94,20 @@ def serving(
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         # trust_env: a proxy from the environment must not come between this process and its child
         with httpx.Client(base_url=url, timeout=request_timeout_s, limits=limits, trust_env=False) as http:
-            yield Server(process, http, log)
+            server = Server(process, http, log)
+            _require_provider(server, provider)
+            yield server
     finally:
         _stop(process)
         ready.unlink(missing_ok=True)
+
+
+def _require_provider(server: Server, provider: str) -> None:
+    """Refuse a server that fell back to another provider: its figures say nothing of the one that serves."""
+    actual = server.provider()
+    if provider not in (AUTO, actual):
+        cause = f"they run on {actual or 'an unknown provider'}"
+        raise _server_error("the server fell back to another provider", f"graphs on {provider}", cause, server.log)
 
 
 def tail_log(log: Path, count: int = LOG_LINES) -> str:

@@ -71,7 +71,7 @@ class Nights:
         self.models[name] = bundle.model_id
         folder = self.evaluation(bundle, quality, champion=champion, anchor=anchor, new=new)
         verdict = self.root / bundle.model_id / "verdict"
-        decide(
+        self.result = decide(
             bundle=bundle.folder, evaluation=folder, verdict=verdict, run_id=f"run-{self.night}",
             config=DecideConfig(**gates), repository=self.registry.root,
         )  # fmt: skip
@@ -232,7 +232,10 @@ def test_a_model_that_was_promoted_past_the_gates_is_confirmed_by_later_nights(n
     nights.decide("third", 0.5)
     page = (nights.root / nights.model("third") / "verdict" / "verdict.md").read_text()
     assert "promoted past the gates by ann" in page
+    assert refused.model_id in nights.result["warning"]
+    assert "promoted past the gates by ann" in nights.result["warning"]
     for n in range(8):
         nights.decide(f"n{n}", 0.5)
+    assert "warning" not in nights.result
     assert anchoring.warning(nights.registry.history()) == ""
     assert "confirmed" in [event.kind for event in nights.registry.history()]

@@ -18,11 +18,15 @@ from components.evaluate.lineage import lineage
 from components.evaluate.replay import ReplayRequest
 from components.evaluate.step import evaluate
 from rankline.contracts import FrozenState, History
-from rankline.errors import IntegrityError, ServerError, TooSmall
+from rankline.errors import IntegrityError, ServerError, TooSmall, UsageError
 from rankline.evaluation.report import CANDIDATE, CHAMPION, read_report, read_scores
 from rankline.features import transforms
+from rankline.gates.evidence import read_evidence
+from rankline.gates.policy import NotWorse
+from rankline.gates.rules import Resampling, gate_checks
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import open_bundle, read_catalogue
+from rankline.runtime import server_process
 from rankline.runtime.lineage import LineageFacts
 from rankline.runtime.progress import Progress
 from rankline.runtime.run_context import RunContext
@@ -45,6 +49,8 @@ CONFIG = EvaluateConfig(
     new_user_events=6,
     new_item_events=3,
     example_users=2,
+    slices=("user.country=FR",),
+    provider="cpu",
 )
 
 
@@ -55,6 +61,9 @@ def write_features(folder: Path) -> Path:
     ids = [item_id(row) for row in range(ITEMS)]
     items = {"item_id": ids, "title": [f"Film {row}" for row in range(ITEMS)]}
     items["category"] = [[CATEGORIES[row % len(CATEGORIES)]] for row in range(ITEMS)]
+    items["price"] = [float(row) for row in range(ITEMS)]
+    items["seller"] = ["big" if row < 30 else "small" for row in range(ITEMS)]
+    items["address"] = [f"https://shop/{row}" for row in range(ITEMS)]
     parquet.write_table(pa.table(items), folder / "items.parquet")
     sequences, requests, negatives = [], [], []
     for user in range(USERS):
@@ -75,6 +84,7 @@ def write_features(folder: Path) -> Path:
         row |= {"seen": before, "targets": [target], "target_ratings": [float(1 + user % 5)]}
         row |= {name: float(user) for name in transforms.USER} | {"snapshot": snapshot}
         row |= {"affinity_categories": CATEGORIES[:2], "affinity_shares": [0.75, 0.25]}
+        row |= {"profile_country": "DE" if user else "AT", "context_device": ["phone", "desk"][user % 2]}
         requests.append(row)
         sampled = [item for item in ids if item not in had][:10]
         negatives.append({"request_id": f"r{user}", "item_ids": sampled})
@@ -149,11 +159,12 @@ def server(world):
         yield running
 
 
-def start(bundle, folder):
+def start(bundle, folder, provider="auto"):
     return serving(
         bundle,
         folder=folder,
         precision="fp32",
+        provider=provider,
         start_timeout_s=60,
         request_timeout_s=20,
         connections=2,
@@ -214,10 +225,59 @@ def test_slices_are_means_over_their_members(evaluated):
     assert {"user: new", "user: established", "item: head", "item: tail", "day: weekday"} & set(report.slices)
     for name, part in report.slices.items():
         ids = [row["request_id"] for row in members if row["slice"] == name]
-        assert len(ids) == part.requests >= CONFIG.slice_minimum
+        assert len(ids) == part.requests
         for system in ("candidate", "popularity"):
-            expected = np.mean([scores[system][request] for request in ids])
-            assert part.systems[system]["ndcg@10"] == pytest.approx(expected)
+            expected = None
+            if len(ids) >= CONFIG.slice_minimum:
+                expected = pytest.approx(np.mean([scores[system][request] for request in ids]))
+            assert part.systems[system]["ndcg@10"] == expected
+
+
+def test_attributes_of_items_users_and_requests_are_slices(evaluated, world):
+    slices = read_report(evaluated[1]).slices
+    asked = parquet.read_table(world / "features" / "requests.parquet").to_pylist()
+    sellers = ["big" if int(row["targets"][0][1:]) < 30 else "small" for row in asked]
+    assert slices["item.seller=small"].requests == sellers.count("small")
+    assert sum(slices[f"item.price=quarter {n}"].requests for n in (1, 2, 3, 4)) == USERS
+    assert slices["context.device=phone"].requests == USERS // 2
+    assert slices["user.country=DE"].requests == USERS - 1
+    assert {f"item.category={name}" for name in CATEGORIES} <= set(slices)
+    assert not any(name.startswith(("item.address", "item.title", "item.item_id")) for name in slices)
+    assert read_report(evaluated[1]).details["quarters"] == {"item.price": pytest.approx([9.75, 19.5, 29.25])}
+
+
+def test_a_small_slice_has_its_size_and_no_scores(evaluated):
+    report = read_report(evaluated[1])
+    for name, requests in (("user.country=AT", 1), ("user.country=FR", 0), ("query: short", 0)):
+        assert report.slices[name].requests == requests
+        assert report.slices[name].systems["candidate"]["ndcg@10"] is None
+    evidence = read_evidence(evaluated[1])
+    how = Resampling(100, 0.95, 0)
+    for name, status in (("user.country=AT", "insufficient data"), ("item.seller=big", "pass")):
+        gate = NotWorse(kind="not_worse", metric="ndcg@10", than="popularity", slice=name, margin=1e9, min_requests=10)
+        assert [check.status for check in gate_checks([gate], report, evidence, how)] == [status]
+
+
+def test_a_slice_of_an_attribute_that_is_not_there_is_refused(world, tmp_path):
+    with pytest.raises(UsageError, match=r"there is no attribute user\.continent") as refusal:
+        step(world, tmp_path / "report", config=CONFIG.model_copy(update={"slices": ("user.continent=Asia",)}))
+    assert "user.country" in refusal.value.expected
+    with pytest.raises(ValidationError, match="slices names 'Drama'"):
+        EvaluateConfig(slices=("Drama",))
+
+
+def test_exposure_is_compared_with_the_catalogue_and_with_the_targets(evaluated):
+    report = read_report(evaluated[1])
+    assert set(report.exposure) == {"category", "price", "seller"}
+    seller = report.exposure["seller"]
+    assert sum(group.exposure for group in seller.groups.values()) == pytest.approx(1)
+    assert (seller.groups["big"].catalogue, seller.groups["small"].catalogue) == (0.75, 0.25)
+    big = seller.groups["big"]
+    assert seller.max_gap == pytest.approx(abs(big.exposure - big.catalogue))
+    assert seller.max_gap_to_relevance == pytest.approx(abs(big.exposure - big.relevance))
+    lists = {name: system.lists for name, system in report.systems.items()}
+    assert lists["popularity"]["popularity_lift@10"] > lists["candidate"]["popularity_lift@10"]
+    assert 0 < lists["candidate"]["gini@10"] < lists["teacher"]["gini@10"] < 1  # the teacher has one list for all
 
 
 def test_what_is_measured_on_the_server(evaluated):
@@ -380,6 +440,18 @@ def test_a_server_that_does_not_start_shows_its_log(world, tmp_path):
     assert (tmp_path / "log" / "server.log").is_file()
 
 
+def test_a_server_on_another_provider_than_the_one_that_will_serve_is_refused(world, server, tmp_path):
+    asked = start(world / "bundle", tmp_path / "log", "cuda")
+    with pytest.raises(ServerError, match="did not start") as refusal, asked:
+        pass
+    assert "fell back to the CPU" in refusal.value.found
+    server_process._require_provider(server, "auto")
+    server_process._require_provider(server, "cpu")
+    with pytest.raises(ServerError, match="fell back to another provider") as refusal:
+        server_process._require_provider(server, "cuda")
+    assert refusal.value.found.startswith("they run on cpu")
+
+
 def test_a_server_that_dies_shows_its_end_and_none_is_left_behind(world, tmp_path):
     request = read_all(world / "features")[0][0]
     with start(world / "bundle", tmp_path / "log") as running:
@@ -427,7 +499,8 @@ def test_whose_request_each_is_and_when_and_where_it_was_timed_are_recorded(eval
     assert {row["request_id"] for row in rows} == set(asked)
     assert all(row["cluster"] == f"user {asked[row['request_id']]['user_id']}" for row in rows)
     assert all(row["at"] == asked[row["request_id"]]["at"] for row in rows)
-    assert read_report(evaluated[1]).latency.provider == "cpu"
+    report = read_report(evaluated[1])
+    assert report.latency.provider == report.parity.provider == "cpu"
 
 
 def test_an_anchor_is_scored_on_the_same_requests_and_one_that_cannot_answer_is_left_out(world, tmp_path):

@@ -46,7 +46,7 @@ WARNINGS = {
     GONE,
     *map(ONE_CLASS.format, ("click", "rating")),
     *map(ROWS.format, ("items", "users", "queries", "events")),
-    *map(DRIFT.format, ("click", "rating")),
+    *map(DRIFT.format, ("click", "rating", "price")),
 }
 
 
@@ -145,6 +145,12 @@ def constant(label: str, value: float, *, but: float | None = None) -> Callable[
             rows["events"][0][label] = but
 
     return spoil
+
+
+def dearer(rows: Rows) -> None:
+    """Every price is a hundred times as high."""
+    for item in rows["items"]:
+        item["price"] *= 100
 
 
 def unavailable(rows: Rows) -> None:
@@ -254,6 +260,7 @@ FAULTS: list[tuple[str, Callable[[Rows], Any], dict[str, Any], list[Any]]] = [
     (ROWS.format("events"), fewer_events, {}, []),
     (DRIFT.format("click"), constant("click", 1.0, but=0.0), {}, []),
     (DRIFT.format("rating"), constant("rating", 3.0, but=2.0), {}, []),
+    (DRIFT.format("price"), dearer, {}, []),
 ]
 
 

@@ -51,9 +51,11 @@ class Packed:
             "evaluation": self.artifact("evaluate", "report"),
             "teacher": self.artifact("finetune", "teacher"),
             "features": self.artifact("featurize", "features"),
+            "checks": self.artifact("validate", "report"),
             "verdict": SimpleNamespace(path=str(self.folder / job / "verdict")),
         }
-        branch: str = conclude.python_func(**artifacts, **configs, run=self.run, job=job)
+        prices = self.settings["summary"]
+        branch: str = conclude.python_func(**artifacts, **configs, prices=prices, run=self.run, job=job)
         return branch
 
     def entries(self, job: str) -> dict[str, ledger.Entry]:

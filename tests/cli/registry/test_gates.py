@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.promote.config import DecideConfig
+from rankline.gates.measures import MEASURES
 from rankline.registry.model_registry import ModelRegistry
 from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
@@ -99,8 +100,12 @@ def test_the_anchor_is_shown_and_moved(registry: ModelRegistry) -> None:
     )
 
 
-def test_the_schema_is_that_of_the_settings() -> None:
-    assert json.loads(rankline("gates", "schema").stdout) == json.loads(json.dumps(DecideConfig.model_json_schema()))
+def test_the_schema_is_that_of_the_settings_with_examples_of_measures() -> None:
+    schema = json.loads(rankline("gates", "schema").stdout)
+    gates = [each["properties"] for each in schema["$defs"].values() if "metric" in each["properties"]]
+    assert len(gates) == 4
+    assert all(each["metric"].pop("examples") == list(MEASURES) for each in gates)
+    assert schema == json.loads(json.dumps(DecideConfig.model_json_schema()))
 
 
 def test_a_model_is_promoted_past_the_gates_and_that_stays_in_sight(registry: ModelRegistry) -> None:

@@ -178,3 +178,29 @@ def test_the_mean_of_graded_rankings_leaves_requests_without_targets_out():
     assert metrics.mean_graded_ndcg([[7, 8], [1]], [{7: 3.0, 8: 1.0}, {}], k=2) == pytest.approx(1.0)
     assert metrics.mean_graded_ndcg([[7, 8]], [{7: 1.0, 8: 3.0}], k=2) == pytest.approx((1 + 3 * best) / (3 + best))
     assert metrics.mean_graded_ndcg([], [], k=2) == 0.0
+
+
+def test_exposure_is_divided_among_groups_by_hand():
+    exposed = metrics.exposure([["a", "b"], ["a", "c", "d"]], k=2)
+    second = 1 / np.log2(3)
+    assert exposed == pytest.approx({"a": 2.0, "b": second, "c": second})
+    groups = [["x"], ["x", "y"], ["y"], []]  # of a, b, c, d
+    weights = [exposed.get(item, 0.0) for item in "abcd"]
+    total = 2 + 2 * second
+    assert metrics.group_shares(weights, groups) == pytest.approx(
+        {"x": (2 + second / 2) / total, "y": 1.5 * second / total}
+    )
+    assert metrics.group_shares([0.0], [["x"]]) == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([1, 1, 1, 1], 0.0), ([0, 0, 0, 4], 0.75), ([1, 3], 0.25), ([0, 0], None)]
+)
+def test_gini_by_hand(values, expected):
+    assert metrics.gini(values) == (None if expected is None else pytest.approx(expected))
+
+
+def test_log_popularity_by_hand():
+    actual = metrics.log_popularity([["a", "b"], ["new"], []], {"a": 3, "b": 7})
+    np.testing.assert_allclose(actual[:2], [(2 + 3) / 2, 0.0])
+    assert np.isnan(actual[2])
