@@ -112,13 +112,13 @@ def table(pooled: list[dict[str, dict[str, Any]]]) -> str:
     """Means with intervals, and the difference between the candidate and each system on the same requests."""
     import numpy as np
 
-    from rankline.evaluation.bootstrap import interval, paired
+    from rankline.gates.clusters import Clustered, Effect
 
     systems = list(pooled[0])
     joined = {
         system: {
             metric: {
-                (fold, request): value
+                f"{fold} {request}": value
                 for fold, each in enumerate(pooled)
                 for request, value in each[system][metric].items()
             }
@@ -129,14 +129,18 @@ def table(pooled: list[dict[str, dict[str, Any]]]) -> str:
     keys = sorted(joined["candidate"]["ndcg@10"])
     values = {s: {m: np.array([joined[s][m][k] for k in keys]) for m in METRICS} for s in systems}
     order = sorted(systems, key=lambda s: -values[s]["ndcg@10"].mean())
+
+    def interval(values_R: np.ndarray) -> Effect:
+        return Clustered.of(values_R[:, None], keys).effects(resamples=2000, seed=0)[0]
+
     lines = [f"{len(keys)} requests", "", "| system | nDCG@10 | HR@10 | MRR@10 | student minus this, nDCG@10 |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for system in order:
         cells = []
         for metric in METRICS:
-            estimate = interval(values[system][metric], seed=0)
+            estimate = interval(values[system][metric])
             cells.append(f"{estimate.mean:.4f} [{estimate.low:.3f}, {estimate.high:.3f}]")
-        lead = paired(values["candidate"]["ndcg@10"], values[system]["ndcg@10"], seed=0)
+        lead = interval(values["candidate"]["ndcg@10"] - values[system]["ndcg@10"])
         cells.append("" if system == "candidate" else f"{lead.mean:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]")
         name = system.replace("candidate", "student (served)").replace("_", " ")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

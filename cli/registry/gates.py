@@ -57,7 +57,7 @@ def simulate(
     """
     from cli.formats import aligned_lines
     from rankline.gates.simulation import Policy
-    from rankline.gates.study import Plan, study, table
+    from rankline.gates.study import Plan, one_night_table, study, table
 
     plan = Plan(trials, nights, seed, policy=Policy("budget", budget, margin, error))
     result = study(_shape(run, workspace), plan, progress=_progress(as_json))
@@ -70,6 +70,8 @@ def simulate(
         "(one standard error)"
     )
     typer.echo("\n".join(aligned_lines(table(result), right=range(2, 11))))
+    typer.echo("the comparisons of one night, by themselves:")
+    typer.echo("\n".join(aligned_lines(one_night_table(result), right=range(2, 5))))
     typer.echo(
         f"years in which a champion that is no better became the anchor (effect 0): {result.false_anchor_moves:.1%}"
     )

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.evaluate.config import EvaluateConfig
-from rankline.evaluation import bootstrap, metrics
+from rankline.evaluation import metrics
 from rankline.evaluation.report import CANDIDATE, PER_REQUEST, REQUESTS, Estimate, SliceScores
 from rankline.evaluation.snapshot_requests import SnapshotRequest
+from rankline.gates.clusters import Clustered
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -34,17 +35,21 @@ def score(
     }
 
 
-def estimates(scores: Scores, *, config: EvaluateConfig) -> dict[str, dict[str, Estimate]]:
-    """System -> metric -> mean over the requests, with its bootstrap interval."""
+def estimates(
+    scores: Scores, requests: Sequence[SnapshotRequest], *, config: EvaluateConfig
+) -> dict[str, dict[str, Estimate]]:
+    """System -> metric -> mean over the requests, with its bootstrap interval over users."""
     names = [(system, metric) for system, by_metric in scores.items() for metric in by_metric]
     values_RM = np.stack([scores[system][metric] for system, metric in names], axis=1)
     result: dict[str, dict[str, Estimate]] = {system: {} for system in scores}
-    for (system, metric), estimate in zip(names, _intervals(values_RM, config)):
+    for (system, metric), estimate in zip(names, _intervals(values_RM, requests, config)):
         result[system][metric] = estimate
     return result
 
 
-def differences(scores: Scores, *, config: EvaluateConfig) -> dict[str, dict[str, dict[str, float | None]]]:
+def differences(
+    scores: Scores, requests: Sequence[SnapshotRequest], *, config: EvaluateConfig
+) -> dict[str, dict[str, dict[str, float | None]]]:
     """System -> metric at the primary's length -> candidate minus system, paired by request."""
     suffix = length_suffix(config.primary)
     names = [
@@ -55,7 +60,7 @@ def differences(scores: Scores, *, config: EvaluateConfig) -> dict[str, dict[str
     ]
     values_RM = np.stack([scores[CANDIDATE][metric] - scores[system][metric] for system, metric in names], 1)
     result: dict[str, dict[str, dict[str, float | None]]] = {}
-    for (system, metric), estimate in zip(names, _intervals(values_RM, config)):
+    for (system, metric), estimate in zip(names, _intervals(values_RM, requests, config)):
         result.setdefault(system, {})[metric] = estimate.model_dump()
     return result
 
@@ -136,9 +141,10 @@ def length_suffix(metric: str) -> str:
     return "@" + metric.partition("@")[2]
 
 
-def _intervals(values_RM: Floats, config: EvaluateConfig) -> list[Estimate]:
-    intervals = bootstrap.intervals(values_RM, resamples=config.bootstrap_samples, seed=config.seed)
-    return [Estimate(mean=each.mean, low=each.low, high=each.high) for each in intervals]
+def _intervals(values_RM: Floats, requests: Sequence[SnapshotRequest], config: EvaluateConfig) -> list[Estimate]:
+    columns = Clustered.of(values_RM, [_cluster(each) for each in requests])
+    effects = columns.effects(resamples=config.bootstrap_samples, seed=config.seed)
+    return [Estimate(mean=each.mean, low=each.low, high=each.high) for each in effects]
 
 
 def _mean(values_R: Floats) -> float | None:

@@ -198,7 +198,7 @@ def _system_scores(
     counts: Mapping[str, float],
     config: EvaluateConfig,
 ) -> dict[str, SystemScores]:
-    estimates = scores.estimates(scored, config=config)
+    estimates = scores.estimates(scored, replayed.snapshots, config=config)
     return {
         name: SystemScores(
             metrics=estimates[name], lists=scores.list_statistics(lists, categories, counts, config=config)
@@ -223,7 +223,7 @@ def _details(candidate: Bundle, replayed: Replayed, scored: scores.Scores, confi
         "catalogue_revision": candidate.revision,
         **{f"{name}_catalogue": replayed.catalogues.get(name, "") for name in (CHAMPION, *replayed.catalogues)},
         "lean_latency": replayed.measured.lean_latency.model_dump(),
-        "differences": scores.differences(scored, config=config),
+        "differences": scores.differences(scored, replayed.snapshots, config=config),
         "settings": config.model_dump(mode="json"),
     }
 

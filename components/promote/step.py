@@ -19,7 +19,7 @@ from components.promote.verdict_page import verdict_page
 from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import PromotionPolicy, Verdict
-from rankline.evaluation.report import Report, read_report, read_scores
+from rankline.evaluation.report import Report, read_report
 from rankline.gates.evidence import Evidence, read_evidence
 from rankline.gates.state import NIGHT, AnchorState, anchor_state
 from rankline.io.files import first_line, read_model
@@ -77,12 +77,11 @@ def decide(
     state = _state_of_nights(history, champion_id, report, evidence, metric=policy.primary)
     decided = decision.decide(
         report,
-        read_scores(evaluation, policy.primary),
+        evidence,
         candidate.manifest,
         policy,
         champion_id=champion_id,
         champion_manifest=models.manifest(champion_id) if champion_id else None,
-        evidence=evidence,
         state=state,
     )
     verdict.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,18 @@
 """Whether a candidate may serve: a pure function of the measurements and the policy, with its reasons.
 
-Every rule of the policy becomes one check with the observed and the required value, met or not. A missing number fails
-its check.
+Every rule of the policy becomes one check with the observed and the required value. A missing number fails its check; a
+comparison that proves neither the rule nor its contrary is insufficient data.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from rankline.contracts import FrozenModel, Manifest
@@ -20,20 +20,18 @@ from rankline.errors import StaleEvidence
 from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Report
 from rankline.gates.budget import check_budget, proven
 from rankline.gates.check import Check
-from rankline.gates.clusters import Clustered
 from rankline.gates.evidence import Evidence
-from rankline.gates.measures import near_names
-from rankline.gates.nights import Night, measure_night
-from rankline.gates.policy import Gate, title
-from rankline.gates.rules import Resampling, blocks, gate_checks
+from rankline.gates.nights import Night, Pool, measure_night
+from rankline.gates.policy import Better, Ceiling, Floor, Gate, NotWorse, title
+from rankline.gates.rules import Resampling, allowed, gate_checks
 from rankline.gates.state import AnchorState
 from rankline.pod import advice
 
 VerdictLabel = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
-Scores = Mapping[str, Mapping[str, float]]
 
 # largest difference of a report's mean from that of its per-request scores
 _ROUNDING = 1e-4
+_FEWEST = 2  # requests of a comparison: `min_requests` is a check of its own
 
 
 class PromotionPolicy(FrozenModel):
@@ -44,9 +42,7 @@ class PromotionPolicy(FrozenModel):
         description="auto promotes a candidate that meets every rule; review lets it wait for a reviewer.",
     )
     primary: str = Field("ndcg@10", description="Metric in which systems are compared.")
-    min_requests: int = Field(
-        100, ge=1, description="Fewest test requests; with fewer the verdict is insufficient_data."
-    )
+    min_requests: int = Field(100, ge=1, description="Fewest test requests; with fewer the data is insufficient.")
     floors: dict[str, float] = Field(
         {},
         description="Metric -> the value that the candidate must reach, regardless of the champion; of a label's head "
@@ -57,26 +53,27 @@ class PromotionPolicy(FrozenModel):
     )
     must_beat: list[str] = Field(
         ["popularity"],
-        description="Systems over which the candidate's paired interval must be entirely above zero.",
+        description="Systems that the candidate must be proven better than: the paired interval is above zero.",
     )
     margin: float = Field(
         0.1,
         ge=0,
         description="How much worse than the champion the paired interval's lower end may be; "
-        "a margin narrower than the interval refuses equal models.",
+        "with a margin narrower than the interval, equal models are insufficient data.",
     )
     margin_kind: Literal["relative", "absolute"] = Field(
         "relative",
         description="Whether the margin is a share of the champion's mean, or a difference of scores.",
     )
     superior: bool = Field(
-        False, description="Whether the candidate must be better than the champion, not only no worse."
+        False, description="Whether the candidate must be proven better than the champion, not only no worse."
     )
     allow_older_window: bool = Field(
         False, description="Whether a candidate may replace a champion whose data ends later, as in a backfill."
     )
     slice_drops: dict[str, float] = Field(
-        {}, description="Slice -> the largest share of the champion's mean that the candidate may lose there."
+        {},
+        description="Slice -> the share of the champion's mean that the interval's lower end may be below it there.",
     )
     slice_min_requests: int = Field(
         50, ge=1, description="Fewest requests of a slice in slice_drops; a smaller one is insufficient data."
@@ -97,7 +94,10 @@ class PromotionPolicy(FrozenModel):
         "`rankline gates anchor`.",
     )
     trials: int = Field(
-        1, ge=1, description="Models that this one was chosen from on these requests, apart from those evaluated here."
+        1,
+        ge=1,
+        description="Models that this one was chosen from on these requests, apart from those evaluated here; divides "
+        "the error of the loss budget and of everything that it must be better than.",
     )
     gates: tuple[Gate, ...] = Field(
         (), description="More gates: floors, ceilings, comparisons on all requests or on a slice (docs/gates.md)."
@@ -153,26 +153,24 @@ class Verdict(FrozenModel):
 
 def decide(
     report: Report,
-    scores: Scores,
+    evidence: Evidence,
     manifest: Manifest,
     policy: PromotionPolicy,
     *,
     champion_id: str,
     champion_manifest: Manifest | None = None,
-    evidence: Evidence | None = None,
     state: AnchorState | None = None,
 ) -> Verdict:
     """The verdict on a candidate.
 
-    ``scores`` are the policy's primary metric: system -> request id -> score. Systems are compared on the same
-    requests, matched by id. ``manifest`` is the candidate's, ``champion_id`` is empty without a champion. The gates and
-    the clusters need the ``evidence``, the loss budget also the ``state`` that earlier nights left.
+    ``evidence`` has the scores of each request. ``manifest`` is the candidate's, ``champion_id`` is empty without a
+    champion. The loss budget needs the ``state`` that earlier nights left.
 
     Raises:
-        UsageError: a gate names what the report does not have.
+        UsageError: the policy names what the report does not have.
         StaleEvidence: the candidate was measured beside a model that is no longer the champion.
     """
-    night = tonight(report, evidence, state, policy, champion_id) if evidence and state else None
+    night = tonight(report, evidence, state, policy, champion_id) if state else None
     verdict = functools.partial(
         Verdict, model_id=report.model_id, champion=champion_id, policy=policy, state=state, night=night
     )
@@ -192,29 +190,31 @@ def decide(
             ),
         )
 
-    enough = _enough_requests(report, policy)
+    groups = (_bounds(policy), _comparisons(policy, champion_id), _slices(policy), policy.gates)
+    how = _resampling(policy, state)
+    judged = iter(gate_checks([gate for group in groups for gate in group], report, evidence, how))
+    bounds, comparisons, slices, gates = (list(islice(judged, len(group))) for group in groups)
     checks = [
-        enough,
-        *_per_request_scores(report, scores, policy),
-        *_floors(report, policy),
-        *_baselines(scores, policy, evidence),
-        *_against_champion(report, scores, policy, champion_id, evidence),
+        _enough_requests(report, policy),
+        *_per_request_scores(report, evidence, policy),
+        *bounds,
+        *comparisons,
+        *_no_champion(champion_id),
         *_loss_budget(report, policy, state, night),
         *_data_window(manifest, champion_manifest, policy, champion_id),
-        *_slices(report, policy, champion_id),
+        *slices,
         *_parity(report, manifest, policy),
         *_costs(report, policy),
-        *(gate_checks(policy.gates, report, evidence, _resampling(policy)) if evidence and policy.gates else ()),
+        *gates,
     ]
-    if not enough.passed:
-        return verdict(outcome="insufficient_data", sentence=enough.sentence, checks=checks)
-    if blocking := [check for check in checks if blocks(check, policy.gates)]:
+    let_through = [check for gate, check in zip(policy.gates, gates, strict=True) if allowed(gate, check)]
+    unmet = [check for check in checks if not check.passed]
+    if blocking := [check for check in unmet if not any(check is each for each in let_through)]:
         failed = any(check.status == "fail" for check in blocking)
         sentence = " ".join(check.sentence for check in blocking)
         return verdict(outcome="refused" if failed else "insufficient_data", sentence=sentence, checks=checks)
-    unmet = sum(not check.passed for check in checks)
-    sentence = f"All {len(checks)} checks are met" if not unmet else f"{len(checks) - unmet} checks are met and "
-    sentence += f"{unmet} lack data, which the policy allows" if unmet else ""
+    sentence = f"All {len(checks)} checks are met" if not unmet else f"{len(checks) - len(unmet)} checks are met and "
+    sentence += f"{len(unmet)} lack data, which the policy allows" if unmet else ""
     if policy.mode == "review":
         return verdict(outcome="pending", sentence=f"{sentence}; the policy requires a review.", checks=checks)
     return verdict(outcome="promote", sentence=f"{sentence}.", checks=checks)
@@ -228,18 +228,19 @@ def _enough_requests(report: Report, policy: PromotionPolicy) -> Check:
     return check if check.passed else check.model_copy(update={"status": "insufficient data"})
 
 
-def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
+def _per_request_scores(report: Report, evidence: Evidence, policy: PromotionPolicy) -> Iterator[Check]:
     """The per-request scores are complete and agree with the report."""
-    own = scores.get(CANDIDATE, {})
+    own_R = evidence.scores.get(policy.primary, {}).get(CANDIDATE)
+    count = 0 if own_R is None else len(own_R)
     yield Check(
         name="per-request scores",
-        passed=len(own) == report.requests,
-        observed=len(own),
+        passed=count == report.requests,
+        observed=count,
         required=f"{report.requests}",
-        sentence=f"The candidate has {len(own)} scores for {report.requests} requests.",
+        sentence=f"The candidate has {count} scores for {report.requests} requests.",
     )
     reported = report.metric(CANDIDATE, policy.primary)
-    recomputed = float(np.mean(list(own.values()))) if own else None
+    recomputed = float(own_R.mean()) if own_R is not None and count else None
     agree = _is_finite(reported) and _is_finite(recomputed) and abs(reported - recomputed) <= _ROUNDING  # type: ignore[operator]
     yield Check(
         name="report agrees with its scores",
@@ -251,46 +252,40 @@ def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy)
     )
 
 
-def _floors(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
-    for metric, floor in policy.floors.items():
-        check = _at_least(f"floor {metric}", report.metric(CANDIDATE, metric), floor, metric)
-        yield _with_near_names(check, metric, report)
-    for metric, ceiling in policy.ceilings.items():
-        check = _at_most(f"ceiling {metric}", report.metric(CANDIDATE, metric), ceiling, metric)
-        yield _with_near_names(check, metric, report)
+# the settings of every policy as gates: `rankline.gates.rules` judges them and those of `decide.gates` alike
 
 
-def _with_near_names(check: Check, metric: str, report: Report) -> Check:
-    """The check, which says what the report does have if it has no such metric."""
-    names = report.metric_names
-    if metric in names:
-        return check
-    near = near_names(metric, names)
-    hint = f"did you mean {near[0]!r}? Like it are" if near else "it has"
-    sentence = f"The report has no metric {metric!r}; {hint} {', '.join(near or names[:20]) or 'none'}."
-    return check.model_copy(update={"sentence": sentence})
+def _bounds(policy: PromotionPolicy) -> list[Gate]:
+    floors = [Floor(kind="floor", metric=metric, at_least=least) for metric, least in policy.floors.items()]
+    ceilings = [Ceiling(kind="ceiling", metric=metric, at_most=most) for metric, most in policy.ceilings.items()]
+    return [*floors, *ceilings]
 
 
-def _baselines(scores: Scores, policy: PromotionPolicy, evidence: Evidence | None) -> Iterator[Check]:
-    for system in policy.must_beat:
-        yield _paired_interval(f"beats {system}", scores, system, 0.0, policy, evidence, strict=True)
+def _comparisons(policy: PromotionPolicy, champion_id: str) -> list[Gate]:
+    """Better than the baselines, not worse than the champion, and better where it has to be."""
+    paired = {"metric": policy.primary, "min_requests": _FEWEST}
+    gates: list[Gate] = [Better(kind="better", name=f"beats {name}", than=name, **paired) for name in policy.must_beat]
+    if champion_id:
+        margin = {"margin": policy.margin, "margin_kind": policy.margin_kind}
+        gates.append(NotWorse(kind="not_worse", name="not worse than the champion", **margin, **paired))
+    if champion_id and policy.superior:
+        gates.append(Better(kind="better", name="better than the champion", **paired))
+    return gates
 
 
-def _against_champion(
-    report: Report, scores: Scores, policy: PromotionPolicy, champion_id: str, evidence: Evidence | None
-) -> Iterator[Check]:
-    if not champion_id:
-        yield Check(
-            name="champion", passed=True, observed="none", required="none", sentence="There is no champion yet."
+def _slices(policy: PromotionPolicy) -> list[Gate]:
+    fewest = max(policy.slice_min_requests, _FEWEST)
+    return [
+        NotWorse(
+            kind="not_worse", name=f"slice {name}", metric=policy.primary, margin=drop, slice=name, min_requests=fewest
         )
-        return
-    champion = report.metric(CHAMPION, policy.primary)
-    margin = policy.margin
-    if policy.margin_kind == "relative":
-        margin *= champion if champion is not None else math.nan
-    yield _paired_interval("not worse than the champion", scores, CHAMPION, -margin, policy, evidence)
-    if policy.superior:
-        yield _paired_interval("better than the champion", scores, CHAMPION, 0.0, policy, evidence, strict=True)
+        for name, drop in policy.slice_drops.items()
+    ]
+
+
+def _no_champion(champion_id: str) -> Iterator[Check]:
+    if not champion_id:
+        yield Check.of("champion", "pass", "There is no champion yet.", required="none", observed="none")
 
 
 def tonight(
@@ -313,20 +308,32 @@ def champion_findings(
     """What the nights so far prove of the champion: (the event that follows, why).
 
     It becomes the anchor where it is better than the present one, and is confirmed where it was promoted past the gates
-    and is within the loss budget.
+    and is within the loss budget, or within the margin where there is no budget.
     """
     policy, state = decided.policy, decided.state
-    if state is None or state.anchor in ("", decided.champion) or policy.loss_budget is None:
+    if state is None or state.anchor in ("", decided.champion):
         return
-    night = tonight(
-        report, evidence, state.model_copy(update={"since": state.champion_since}), policy, decided.champion
-    )
+    since = state.model_copy(update={"since": state.champion_since})
+    night = tonight(report, evidence, since, policy, decided.champion)
     pool = state.champion_before.plus(night) if night else state.champion_before
     over = f"over {pool.nights} nights and {pool.requests} requests"
-    if past_gates and proven(pool, (0.0, 1.0, policy.loss_budget - 1.0), alpha=policy.loss_error):
-        yield "confirmed", f"proven to be within {policy.loss_budget:.1%} of anchor {state.anchor} {over}"
-    if policy.anchor == "best" and proven(pool, (0.0, 1.0, -1.0), alpha=policy.loss_error):
+    if past_gates and pool.nights:
+        loss, why = _tolerated(policy, pool)
+        if proven(pool, (0.0, 1.0, loss - 1.0), alpha=policy.loss_error):
+            yield "confirmed", f"proven to be within {why} of anchor {state.anchor} {over}"
+    better = policy.loss_budget is not None and policy.anchor == "best"
+    if better and proven(pool, (0.0, 1.0, -1.0), alpha=policy.loss_error):
         yield "anchored", f"proven to be better than anchor {state.anchor} {over}"
+
+
+def _tolerated(policy: PromotionPolicy, pool: Pool) -> tuple[float, str]:
+    """How far below the anchor a champion may be that was promoted past the gates, as a share, and in words."""
+    if policy.loss_budget is not None:
+        return policy.loss_budget, f"the loss budget of {policy.loss_budget:.1%}"
+    if policy.margin_kind == "relative":
+        return policy.margin, f"the margin of {policy.margin:.1%}"
+    anchor = pool.mean((0.0, 0.0, 1.0))
+    return (policy.margin / anchor if anchor > 0 else 0.0), f"the margin of {policy.margin:.4g}"
 
 
 def anchors(decided: Verdict) -> bool:
@@ -387,35 +394,6 @@ def _data_window(
     )
 
 
-def _slices(report: Report, policy: PromotionPolicy, champion_id: str) -> Iterator[Check]:
-    for name, drop in policy.slice_drops.items():
-        slice_scores = report.slices.get(name)
-        check = f"slice {name}"
-        required = f"at most {drop:.0%} below the champion"
-        if slice_scores is None:
-            yield _missing(check, required, f"The report has no slice {name}.")
-            continue
-        if slice_scores.requests < policy.slice_min_requests:
-            sentence = f"Slice {name} has {slice_scores.requests} requests, too few to compare."
-            yield Check.of(check, "insufficient data", sentence, required=required, observed="too small")
-            continue
-        candidate_mean = slice_scores.systems.get(CANDIDATE, {}).get(policy.primary)
-        champion_mean = slice_scores.systems.get(CHAMPION, {}).get(policy.primary) if champion_id else 0.0
-        if not (_is_finite(candidate_mean) and _is_finite(champion_mean)):
-            yield _missing(check, required, f"Slice {name} has no {policy.primary} of both systems.")
-            continue
-        assert candidate_mean is not None
-        assert champion_mean is not None
-        comparison = f"the champion {champion_mean:.4f}" if champion_id else "there is no champion yet"
-        yield Check(
-            name=check,
-            passed=candidate_mean >= champion_mean * (1 - drop),
-            observed=candidate_mean,
-            required=f"at least {champion_mean * (1 - drop):.4f}" if champion_id else required,
-            sentence=f"On slice {name} the candidate has {policy.primary} {candidate_mean:.4f}; {comparison}.",
-        )
-
-
 def _parity(report: Report, manifest: Manifest, policy: PromotionPolicy) -> Iterator[Check]:
     """The exported graphs against torch (in the manifest), and the served answers against torch."""
     for precision in sorted(manifest.precisions):
@@ -451,49 +429,9 @@ def _costs(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
         yield _at_most("size", size_mb, policy.max_size_mb, "Size of the bundle, in MB,")
 
 
-# -- one comparison ----------------------------------------------------------------------------------------
-
-
-def _resampling(policy: PromotionPolicy) -> Resampling:
-    return Resampling(policy.resamples, policy.confidence, policy.seed)
-
-
-def _paired_interval(
-    name: str,
-    scores: Scores,
-    system: str,
-    lower_bound: float,
-    policy: PromotionPolicy,
-    evidence: Evidence | None,
-    *,
-    strict: bool = False,
-) -> Check:
-    """The paired interval of candidate minus ``system`` is at or above ``lower_bound``, or strictly above it."""
-    required = f"interval {'above' if strict else 'from'} {_format_number(lower_bound)}"
-    candidate_scores, system_scores = scores.get(CANDIDATE, {}), scores.get(system, {})
-    if not candidate_scores or candidate_scores.keys() != system_scores.keys():
-        shared = len(candidate_scores.keys() & system_scores.keys())
-        return _missing(
-            name, required, f"{system} has scores for {shared} of the candidate's {len(candidate_scores)} requests."
-        )
-    requests = sorted(candidate_scores)
-    values_RS = np.array([(candidate_scores[r], system_scores[r]) for r in requests])
-    if not (np.isfinite(values_RS).all() and _is_finite(lower_bound)):
-        return _missing(name, required, f"Some scores of the candidate or of {system} are not numbers.")
-    cluster_of = evidence.cluster_of if evidence else {}
-    pairs = Clustered.of(values_RS, [cluster_of.get(r, r) for r in requests])
-    if len(pairs.counts_C) < 2:
-        return _missing(name, required, "All requests are those of one user or query.")
-    (effect,) = pairs.effects([(1.0, -1.0)], resamples=policy.resamples, confidence=policy.confidence, seed=policy.seed)
-    return Check(
-        name=name,
-        passed=effect.low > lower_bound if strict else effect.low >= lower_bound,
-        observed=effect.low,
-        required=required,
-        sentence=f"Candidate minus {system} is {effect.mean:+.4f} {policy.primary} "
-        f"[{effect.low:+.4f}, {effect.high:+.4f}]; the interval must be {required.removeprefix('interval ')}.",
-        effect=effect,
-    )
+def _resampling(policy: PromotionPolicy, state: AnchorState | None) -> Resampling:
+    looks = state.trials if state else 1
+    return Resampling(policy.resamples, policy.confidence, policy.seed, looks=looks, trials=policy.trials)
 
 
 def _at_least(name: str, observed: float | int | None, floor: float | int, subject: str) -> Check:

@@ -8,7 +8,7 @@ from rankline.contracts import FrozenModel
 from rankline.errors import IntegrityError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import Verdict
-from rankline.evaluation.report import read_report, read_scores
+from rankline.evaluation.report import read_report
 from rankline.gates.check import Check
 from rankline.gates.evidence import read_evidence
 from rankline.io.files import read_model
@@ -44,12 +44,11 @@ def recheck(verdict: Path, evaluation: Path, models: ModelRegistry) -> Recheck:
     )
     again = decision.decide(
         read_report(evaluation),
-        read_scores(evaluation, stored.policy.primary),
+        read_evidence(evaluation),
         models.manifest(stored.model_id),
         stored.policy,
         champion_id=stored.champion,
         champion_manifest=models.manifest(stored.champion) if stored.champion else None,
-        evidence=read_evidence(evaluation),
         state=stored.state,
     )
     differences = [f"outcome: {stored.outcome} stored, {again.outcome} recomputed"] * (stored.outcome != again.outcome)

@@ -115,24 +115,9 @@ class Report(FrozenModel):
     details: dict[str, Any] = Field(default={}, description="for readers: precisions, settings, timings")
 
     def metric(self, system: str, name: str) -> float | None:
-        """A mean of a system's lists ("ndcg@10"), or of the candidate a head's metric ("click.ece") or a calibration.
-
-        None if it was not measured.
-        """
+        """The mean of a system's lists in a metric ("ndcg@10"); None if it was not measured."""
         scores = self.systems.get(system)
-        if scores is not None and name in scores.metrics:
-            return scores.metrics[name].mean
-        if system != CANDIDATE:
-            return None
-        head, _, metric = name.rpartition(".")
-        return self.heads[head].metrics.get(metric) if head in self.heads else self.calibration.get(name)
-
-    @property
-    def metric_names(self) -> list[str]:
-        """What `metric` knows of the candidate."""
-        scores = self.systems.get(CANDIDATE)
-        of_heads = [f"{head}.{name}" for head, each in self.heads.items() for name in each.metrics]
-        return [*(scores.metrics if scores else ()), *of_heads, *self.calibration]
+        return scores.metrics[name].mean if scores is not None and name in scores.metrics else None
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -165,42 +150,3 @@ def read_report(folder: Path) -> Report:
             where=str(path),
             hint="evaluate the bundle again with this version of Rankline",
         ) from error
-
-
-def read_scores(folder: Path, metric: str) -> dict[str, dict[str, float]]:
-    """System -> request id -> the request's ``metric``; empty if the column is missing.
-
-    Raises:
-        IntegrityError: the file is missing or unreadable, or has two rows for a request and system.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    path = folder / PER_REQUEST
-    hint = "evaluate the bundle again"
-    try:
-        table = parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise IntegrityError(
-            "the per-request scores cannot be read",
-            expected=f"{PER_REQUEST} with request_id, system and one column per metric",
-            found=str(error).splitlines()[0],
-            where=str(path),
-            hint=hint,
-        ) from error
-    if not {"request_id", "system", metric} <= set(table.column_names):
-        return {}
-    scores: dict[str, dict[str, float]] = {}
-    columns = (table[name].to_pylist() for name in ("system", "request_id", metric))
-    for system, request, value in zip(*columns, strict=True):
-        by_request = scores.setdefault(system, {})
-        if request in by_request:
-            raise IntegrityError(
-                "a request is scored twice",
-                expected="one row for each request and system",
-                found=f"two rows for request {request} of {system}",
-                where=str(path),
-                hint=hint,
-            )
-        by_request[request] = float("nan") if value is None else float(value)
-    return scores

@@ -1,9 +1,10 @@
-"""Comparisons of systems on the same requests, clustered by user.
+"""Means over requests with intervals, clustered by user: of one system's scores, or of the difference of two.
 
 Requests of one user are alike, so the user is the unit that is resampled and that variances are computed from. Where
-every request is its own cluster this is the paired comparison over requests.
+every request is its own cluster this is the paired comparison over requests. What makes a request hard for two systems
+cancels out in their difference, so its interval is far narrower than those of two separate means.
 
-Shapes: R requests, C clusters, S systems, D resamples, B bags.
+Shapes: R requests, C clusters, K columns (a system's scores, or a difference), D resamples, B bags.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import numpy.typing as npt
 from rankline.contracts import FrozenModel
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 BAGS = 2000  # more clusters than this are dealt into as many bags, and the bags are resampled
 POWER = 0.8  # of `Effect.detectable`
 _CELLS = 4_000_000  # counts in memory at once; the result does not depend on it
+_BEYOND = 5  # with fewer resamples beyond an interval's end, it is that of the t distribution
 
 
 class Effect(FrozenModel):
-    """The difference of two systems on the same requests, with its interval and what it could have found."""
+    """A mean over requests, most often of a difference, with its interval and what it could have shown."""
 
     mean: float
     low: float
@@ -35,42 +38,61 @@ class Effect(FrozenModel):
 
 @dataclass(frozen=True)
 class Clustered:
-    """Scores of several systems on the same requests, summed over each cluster."""
+    """Columns of values on the same requests, summed over each cluster.
 
-    sums_CS: Floats
-    counts_C: Floats
+    A column may have some of the requests only: its count is of these.
+    """
+
+    sums_CK: Floats
+    counts_CK: Floats
 
     @classmethod
-    def of(cls, scores_RS: Floats, clusters: Sequence[str]) -> Clustered:
-        """The sums of the scores [R, S] over the cluster that each request is in."""
+    def of(cls, values_RK: Floats, clusters: Sequence[str], inside_RK: Bools | None = None) -> Clustered:
+        """The sums of values [R, K] over the cluster that each request is in; without those that are not inside."""
         names = {name: code for code, name in enumerate(dict.fromkeys(clusters))}
         code_R = np.fromiter((names[cluster] for cluster in clusters), np.int64, len(clusters))
-        columns = [np.bincount(code_R, weights=column_R, minlength=len(names)) for column_R in scores_RS.T]
-        return cls(np.stack(columns, axis=1), np.bincount(code_R, minlength=len(names)).astype(np.float64))
+
+        def summed(columns_RK: Floats | Bools) -> Floats:
+            columns = [np.bincount(code_R, weights=column_R, minlength=len(names)) for column_R in columns_RK.T]
+            return np.stack(columns, axis=1).astype(np.float64)
+
+        if inside_RK is not None:
+            return cls(summed(np.where(inside_RK, values_RK, 0.0)), summed(inside_RK))
+        count_C = np.bincount(code_R, minlength=len(names)).astype(np.float64)
+        return cls(summed(values_RK), np.repeat(count_C[:, None], values_RK.shape[1], axis=1))
 
     @property
-    def requests(self) -> int:
-        return int(self.counts_C.sum())
+    def requests_K(self) -> Floats:
+        return np.asarray(self.counts_CK.sum(axis=0))
 
     @property
-    def mean_S(self) -> Floats:
-        """The mean over requests of each system."""
-        return np.asarray(self.sums_CS.sum(axis=0) / self.counts_C.sum())
+    def clusters_K(self) -> Floats:
+        return np.asarray((self.counts_CK > 0).sum(axis=0).astype(np.float64))
 
     @property
-    def covariance_SS(self) -> Floats:
-        """The covariance of the means: that of a ratio of cluster totals, linearized."""
-        clusters = len(self.counts_C)
-        if clusters < 2:
-            return np.full((self.sums_CS.shape[1],) * 2, np.nan)
-        residual_CS = self.sums_CS - self.counts_C[:, None] * self.mean_S
-        scale = clusters / (clusters - 1) / self.counts_C.sum() ** 2
-        return np.asarray(residual_CS.T @ residual_CS * scale)
+    def mean_K(self) -> Floats:
+        """The mean over requests of each column; NaN without any."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.sums_CK.sum(axis=0) / self.requests_K)
+
+    @property
+    def covariance_KK(self) -> Floats:
+        """The covariance of the means: that of ratios of cluster totals, linearized; NaN for a single cluster."""
+        clusters_K = self.clusters_K
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale_K = np.where(clusters_K > 1, np.sqrt(clusters_K / (clusters_K - 1)), np.nan) / self.requests_K
+            residual_CK = (self.sums_CK - self.counts_CK * self.mean_K) * scale_K
+        return np.asarray(residual_CK.T @ residual_CK)
+
+    @property
+    def error_K(self) -> Floats:
+        """The standard error of each mean."""
+        return np.asarray(np.sqrt(np.diagonal(self.covariance_KK)))
 
     def resampled(self, *, resamples: int, seed: int) -> Floats:
-        """The means [D, S] of bootstrap samples of the clusters (of bags of them, where there are many)."""
-        rng = np.random.default_rng(seed)
-        totals_B = np.column_stack([self.sums_CS, self.counts_C])
+        """The means [D, K] of bootstrap samples of the clusters (of bags of them, where there are many)."""
+        rng, columns = np.random.default_rng(seed), self.sums_CK.shape[1]
+        totals_B = np.column_stack([self.sums_CK, self.counts_CK])
         if len(totals_B) > BAGS:
             bag_C = rng.permutation(len(totals_B)) % BAGS
             totals_B = np.stack([np.bincount(bag_C, weights=column, minlength=BAGS) for column in totals_B.T], axis=1)
@@ -82,30 +104,38 @@ class Clustered:
             cell = rng.integers(0, bags, (draws, bags)) + bags * np.arange(draws)[:, None]
             parts.append(np.bincount(cell.ravel(), minlength=draws * bags).reshape(draws, bags) @ totals_B)
         totals_D = np.concatenate(parts)
-        return np.asarray(totals_D[:, :-1] / totals_D[:, -1:])
+        sums_DK, counts_DK = totals_D[:, :columns], totals_D[:, columns:]
+        # a resample may have no request of a small slice, and says nothing of it then
+        return np.asarray(np.where(counts_DK > 0, sums_DK / np.maximum(counts_DK, 1.0), self.mean_K))
 
     def effects(
-        self, contrasts: Sequence[Sequence[float]], *, resamples: int, confidence: float, seed: int
+        self, *, resamples: int, seed: int, confidence: float = 0.95, tails: Sequence[float] | None = None
     ) -> list[Effect]:
-        """The effect of each contrast, a weight per system, all from the same resamples; at least two clusters."""
-        from scipy.special import ndtri  # scipy.stats takes a second to import
+        """The mean of each column with its two-sided interval, all from the same resamples.
 
-        weights_SK = np.asarray(contrasts, np.float64).T
-        tail = (1 - confidence) / 2
-        drawn_DK = self.resampled(resamples=resamples, seed=seed) @ weights_SK
-        low_K, high_K = np.quantile(drawn_DK, [tail, 1 - tail], axis=0)
-        mean_K = self.mean_S @ weights_SK
-        variance_K = np.einsum("sk,st,tk->k", weights_SK, self.covariance_SS, weights_SK)
-        error_K = np.sqrt(np.maximum(variance_K, 0.0))  # rounding may leave less than none
-        detectable_K = error_K * (ndtri(1 - tail) + ndtri(POWER))
+        ``tails`` are the errors on one side of each interval, in place of those that ``confidence`` leaves. An interval
+        is NaN without two clusters, or where a value is.
+        """
+        from scipy.special import ndtri, stdtrit  # scipy.stats takes a second to import
+
+        columns, clusters_K, requests_K = self.sums_CK.shape[1], self.clusters_K, self.requests_K
+        tail_K = np.full(columns, (1 - confidence) / 2) if tails is None else np.asarray(tails, np.float64)
+        mean_K, error_K = self.mean_K, self.error_K
+        radius_K = -stdtrit(np.maximum(clusters_K - 1, 1.0), tail_K) * error_K
+        low_K, high_K = mean_K - radius_K, mean_K + radius_K
+        drawn = np.flatnonzero((tail_K * resamples >= _BEYOND) & (clusters_K > 1))
+        if drawn.size:
+            drawn_DK = self.resampled(resamples=resamples, seed=seed)
+            for k in drawn:
+                low_K[k], high_K[k] = np.quantile(drawn_DK[:, k], [tail_K[k], 1 - tail_K[k]])
+        detectable_K = error_K * (ndtri(1 - tail_K) + ndtri(POWER))
         return [
             Effect(
-                mean=m, low=low, high=high, requests=self.requests, clusters=len(self.counts_C), detectable=detectable
+                mean=float(mean_K[k]), low=float(low_K[k]), high=float(high_K[k]), requests=int(requests_K[k]),
+                clusters=int(clusters_K[k]), detectable=float(detectable_K[k]),
             )
-            for m, low, high, detectable in zip(
-                mean_K.tolist(), low_K.tolist(), high_K.tolist(), detectable_K.tolist(), strict=True
-            )
-        ]
+            for k in range(columns)
+        ]  # fmt: skip
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

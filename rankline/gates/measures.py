@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,13 +11,15 @@ from rankline.errors import UsageError
 from rankline.evaluation.report import CANDIDATE, Report
 
 _NEAR = 5
+_FORMER = re.compile(r"heads\.(.+)\.metrics\.([^.]+)")
 
 
 def measures(report: Report) -> dict[str, float | None]:
     """Name -> value, None where it was not measured.
 
-    The candidate's metrics have their own names (ndcg@10, coverage@10), those of other systems and of slices are
-    prefixed (popularity.ndcg@10, item: new.ndcg@10), and everything else is named by its place (latency.p95_ms).
+    The candidate's metrics have their own names (ndcg@10, coverage@10), those of other systems, slices and heads are
+    prefixed (popularity.ndcg@10, item: new.ndcg@10, click.ece), and everything else is named by its place
+    (latency.p95_ms).
     """
     named: dict[str, float | None] = {}
     for system, scored in report.systems.items():
@@ -29,6 +32,8 @@ def measures(report: Report) -> dict[str, float | None]:
             named |= {f"{prefix}{metric}": value for metric, value in by_metric.items()}
     rest = report.model_dump(exclude={"systems", "slices"})
     rest["details"].pop("settings", None)
+    for head, scored_head in rest["heads"].items():
+        named |= {f"{head}.{metric}": value for metric, value in scored_head.pop("metrics").items()}
     return named | dict(_leaves(rest, ""))
 
 
@@ -39,6 +44,30 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, float | None]]:
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))
     elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         yield path, None if value is None else float(value)
+
+
+def number(report: Report, name: str, *, gate: str) -> float | None:
+    """A number of the report; None if it was not measured.
+
+    Raises:
+        UsageError: the report has no such number; with the names that are like it.
+    """
+    values = measures(report)
+    if name not in values:
+        name = _present_name(report, name)
+    head, _, metric = name.rpartition(".")
+    if metric and head in report.heads and not report.heads[head].metrics:
+        return None  # no impression with this label
+    refuse_unknown(name, values, what="number", gate=gate)
+    return values[name]
+
+
+def _present_name(report: Report, name: str) -> str:
+    """The name of what earlier versions called heads.click.metrics.ece, and like_ece of the rating head."""
+    if name in report.calibration:
+        return f"calibration.{name}"
+    former = _FORMER.fullmatch(name)
+    return f"{former[1]}.{former[2]}" if former and former[1] in report.heads else name
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
@@ -60,6 +89,6 @@ def refuse_unknown(name: str, known: Iterable[str], *, what: str, gate: str) -> 
         f"the report has no {what} {name!r}",
         expected=f"one of {', '.join(near or names[:20])}",
         found=name,
-        where=f"gate {gate!r} of decide.gates",
+        where=f"gate {gate!r} of the section decide",
         hint=f"did you mean {near[0]!r}?" if near else "report.json of the step evaluate has every name",
     )

@@ -107,10 +107,10 @@ def measure_night(
         metric=metric,
         since=since,
         until=evidence.until,
-        requests=block.requests,
-        clusters=len(block.counts_C),
-        means=_row(block.mean_S),
-        covariance=_square(block.covariance_SS),
+        requests=int(block.requests_K[0]),
+        clusters=int(block.clusters_K[0]),
+        means=_row(block.mean_K),
+        covariance=_square(block.covariance_KK),
         **names,
     )
 

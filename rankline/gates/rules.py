@@ -2,7 +2,8 @@
 
 A comparison passes if its interval is beyond the bound, fails if the contrary is proven, and otherwise the data is
 insufficient. That all slices pass needs no correction for their number, because each of them has to; that one of them
-fails does, and is corrected by Holm's method.
+fails does, and is corrected by Holm's method. The best of several models is better by luck: to be proven better, the
+n-th model on the same requests has the share 1/(n (n+1)) of the error, as in the loss budget.
 """
 
 from __future__ import annotations
@@ -12,72 +13,106 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Report
 from rankline.gates.check import Check, Status
 from rankline.gates.clusters import Clustered, Effect, holm
 from rankline.gates.evidence import Evidence
-from rankline.gates.measures import measures, refuse_unknown
-from rankline.gates.policy import Better, Ceiling, Floor, NotWorse, title
+from rankline.gates.measures import number, refuse_unknown
+from rankline.gates.policy import Better, Ceiling, Floor, Gate, NotWorse, title
+from rankline.gates.sequences import spent_on
+from rankline.gates.slice_names import refuse_unknown_slice
 
 MIN_CLUSTERS = 10  # with fewer, resampling them says nothing
-Gates = Sequence[Floor | Ceiling | NotWorse | Better]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are computed."""
+    """How intervals are computed, and from how many models this one was chosen.
+
+    ``looks`` counts the models on these requests, this one included; ``trials`` are those it was chosen from elsewhere.
+    """
 
     resamples: int
     confidence: float
     seed: int
+    looks: int = 1
+    trials: int = 1
 
     @property
     def tail(self) -> float:
         """The error on one side of an interval."""
         return (1 - self.confidence) / 2
 
+    def tail_of(self, gate: NotWorse | Better) -> float:
+        """The error with which a gate may pass."""
+        if isinstance(gate, NotWorse):
+            return self.tail
+        return float(spent_on(self.looks - 1, 1 - self.confidence)) / self.trials
+
+    @property
+    def correction(self) -> str:
+        """What the sentence of a corrected comparison says of it."""
+        looks = f"model {self.looks} on these requests" if self.looks > 1 else ""
+        trials = f"the best of {self.trials}" if self.trials > 1 else ""
+        return f", corrected for being {' and '.join(filter(None, (looks, trials)))}" if looks or trials else ""
+
 
 @dataclass(frozen=True)
-class _Compared:
-    """A comparison: its bound on the difference, the effect, and the p-value of being beyond the bound."""
+class _Question:
+    """A comparison: the difference of each request [R], those it is of, and the bound on their mean."""
 
     gate: NotWorse | Better
+    difference_R: Floats
+    inside_R: Bools
     bound: float
-    effect: Effect | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The effect, and the p-value of being beyond the bound on the wrong side."""
+
+    question: _Question
+    effect: Effect
     contrary_p: float
-    problem: str = ""
 
 
-def gate_checks(gates: Gates, report: Report, evidence: Evidence, how: Resampling) -> list[Check]:
-    """One check for each gate, in their order.
+def gate_checks(gates: Sequence[Gate], report: Report, evidence: Evidence, how: Resampling) -> list[Check]:
+    """One check for each gate, in their order; all intervals are of the same resamples.
 
     Raises:
         UsageError: a gate names a metric, a system or a slice that the report does not have.
     """
-    values = measures(report)
     checks: dict[int, Check] = {}
-    compared: dict[int, _Compared] = {}
+    questions: dict[int, _Question] = {}
     for n, gate in enumerate(gates):
-        if isinstance(gate, Floor | Ceiling):
-            refuse_unknown(gate.metric, values, what="number", gate=title(gate))
-            checks[n] = _bound(gate, values[gate.metric], report.latency.provider or "")
+        judged = _bound(gate, report) if isinstance(gate, Floor | Ceiling) else _question(gate, report, evidence)
+        if isinstance(judged, Check):
+            checks[n] = judged
         else:
-            compared[n] = _compare(gate, report, evidence, how)
-    family = [n for n, each in compared.items() if each.gate.slice and each.effect]
-    adjusted = dict(zip(family, holm([compared[n].contrary_p for n in family]), strict=True))
-    for n, each in compared.items():
-        checks[n] = _comparison(replace(each, contrary_p=adjusted.get(n, each.contrary_p)), how)
+            questions[n] = judged
+    answers = dict(zip(questions, _answers(list(questions.values()), evidence, how), strict=True))
+    family = [n for n, each in answers.items() if isinstance(each, _Answer) and each.question.gate.slice]
+    adjusted = holm([each.contrary_p for n in family if isinstance(each := answers[n], _Answer)])
+    corrected = dict(zip(family, adjusted, strict=True))
+    for n, each in answers.items():
+        if isinstance(each, _Answer):
+            checks[n] = _comparison(replace(each, contrary_p=corrected.get(n, each.contrary_p)), how)
+        else:
+            checks[n] = each
     return [checks[n] for n in range(len(gates))]
 
 
-def blocks(check: Check, gates: Gates) -> bool:
-    """Whether a check that is not met refuses the candidate: insufficient data of a lenient gate does not."""
-    lenient = {title(gate) for gate in gates if gate.when_insufficient == "allow"}
-    return not check.passed and not (check.status == "insufficient data" and check.name in lenient)
+def allowed(gate: Gate, check: Check) -> bool:
+    """Whether a gate lets a candidate through although its data is insufficient."""
+    return check.status == "insufficient data" and gate.when_insufficient == "allow"
 
 
-def _bound(gate: Floor | Ceiling, value: float | None, provider: str) -> Check:
+def _bound(gate: Floor | Ceiling, report: Report) -> Check:
+    value, provider = number(report, gate.metric, gate=title(gate)), report.latency.provider or ""
     limit = gate.at_least if isinstance(gate, Floor) else gate.at_most
     required = f"at {'least' if isinstance(gate, Floor) else 'most'} {limit:.4g}"
     if gate.provider and provider != gate.provider:
@@ -90,41 +125,32 @@ def _bound(gate: Floor | Ceiling, value: float | None, provider: str) -> Check:
     return Check.of(title(gate), "pass" if met else "fail", sentence, required=required, observed=value)
 
 
-def _compare(gate: NotWorse | Better, report: Report, evidence: Evidence, how: Resampling) -> _Compared:
-    from scipy.special import stdtr
-
+def _question(gate: NotWorse | Better, report: Report, evidence: Evidence) -> _Question | Check:
+    """The comparison of a gate, or a check where there is nothing to compare."""
     refuse_unknown(gate.metric, evidence.scores, what="per-request metric", gate=title(gate))
+    if gate.slice:
+        refuse_unknown_slice(gate.slice, report, evidence, gate=title(gate))
     if gate.than in (CHAMPION, ANCHOR) and not report.champion:
-        return _Compared(gate, 0.0, None, 1.0)
-    than = _system(gate, report)
+        return Check.of(title(gate), "pass", "There is no champion yet.", required=_required(gate))
+    than = _system(gate, report, evidence)
     values_RS = evidence.stacked(gate.metric, (CANDIDATE, than))
     if values_RS is None:
-        return _Compared(gate, 0.0, None, 1.0, f"{than} has no {gate.metric} of the candidate's requests.")
-    inside_R = np.ones(len(values_RS), np.bool_)
-    if gate.slice:
-        inside_R = evidence.slices.get(gate.slice, np.zeros(len(values_RS), np.bool_))
-    count = int(inside_R.sum())
-    if count < gate.min_requests:
+        return _insufficient(gate, f"{than} has no {gate.metric} of each of the candidate's requests.")
+    all_R = np.ones(len(values_RS), np.bool_)
+    inside_R = evidence.slices.get(gate.slice, ~all_R) if gate.slice else all_R
+    if (count := int(inside_R.sum())) < gate.min_requests:
         where = f"Slice {gate.slice}" if gate.slice else "The evaluation"
-        return _Compared(gate, 0.0, None, 1.0, f"{where} has {count} requests, and {gate.min_requests} are needed.")
-    pairs = Clustered.of(values_RS[inside_R], [c for c, i in zip(evidence.clusters, inside_R, strict=True) if i])
-    if (clusters := len(pairs.counts_C)) < MIN_CLUSTERS:
-        problem = f"The requests are those of {clusters} users or queries, and {MIN_CLUSTERS} are needed."
-        return _Compared(gate, 0.0, None, 1.0, problem)
-    (effect,) = pairs.effects([(1.0, -1.0)], resamples=how.resamples, confidence=how.confidence, seed=how.seed)
-    bound = _difference_bound(gate, float(pairs.mean_S[1]))
-    contrast = np.array([1.0, -1.0])
-    error = math.sqrt(max(float(contrast @ pairs.covariance_SS @ contrast), 0.0))
-    gap = effect.mean - bound
-    contrary = float(stdtr(effect.clusters - 1, gap / error)) if error > 0 else float(gap >= 0)
-    return _Compared(gate, bound, effect, contrary)
+        counted = report.slices[gate.slice].requests if gate.slice in report.slices else count
+        return _insufficient(gate, f"{where} has {max(count, counted)} requests, and {gate.min_requests} are needed.")
+    bound = _difference_bound(gate, float(values_RS[inside_R, 1].mean()))
+    return _Question(gate, values_RS[:, 0] - values_RS[:, 1], inside_R, bound)
 
 
-def _system(gate: NotWorse | Better, report: Report) -> str:
+def _system(gate: NotWorse | Better, report: Report, evidence: Evidence) -> str:
     """The system that the candidate is compared with: the champion in place of an anchor that it is itself."""
     if gate.than != ANCHOR or report.anchor:
-        known = [*report.systems, *([CHAMPION, ANCHOR] if report.champion else [])]
-        refuse_unknown(gate.than, known, what="system", gate=title(gate))
+        known = {*report.systems, *evidence.scores[gate.metric], *([CHAMPION, ANCHOR] if report.champion else [])}
+        refuse_unknown(gate.than, known - {CANDIDATE}, what="system", gate=title(gate))
         return gate.than
     return ANCHOR if f"{ANCHOR}_catalogue" in report.details else CHAMPION
 
@@ -136,19 +162,56 @@ def _difference_bound(gate: NotWorse | Better, other_mean: float) -> float:
     return -gate.margin * (other_mean if gate.margin_kind == "relative" else 1.0)
 
 
-def _comparison(compared: _Compared, how: Resampling) -> Check:
-    gate, effect, name = compared.gate, compared.effect, title(compared.gate)
-    strict = isinstance(gate, Better)
-    required = f"interval {'above' if strict else 'from'} {compared.bound:+.4g}"
-    if effect is None:
-        absent: Status = "insufficient data" if compared.problem else "pass"
-        sentence = compared.problem or "There is no champion yet."
-        return Check.of(name, absent, sentence, required=required)
-    met = effect.low > compared.bound if strict else effect.low >= compared.bound
-    status: Status = "pass" if met else "fail" if compared.contrary_p <= how.tail else "insufficient data"
+def _answers(questions: Sequence[_Question], evidence: Evidence, how: Resampling) -> list[_Answer | Check]:
+    """The effects of all comparisons; a check for one of too few users or queries."""
+    from scipy.special import stdtr
+
+    if not questions:
+        return []
+    difference_RK = np.stack([each.difference_R for each in questions], axis=1)
+    inside_RK = np.stack([each.inside_R for each in questions], axis=1)
+    pairs = Clustered.of(difference_RK, evidence.clusters, inside_RK)
+    tails = [how.tail_of(each.gate) for each in questions]
+    effects = pairs.effects(resamples=how.resamples, seed=how.seed, tails=tails)
+    answers: list[_Answer | Check] = []
+    for each, effect, error in zip(questions, effects, pairs.error_K.tolist(), strict=True):
+        if effect.clusters < MIN_CLUSTERS:
+            problem = f"The requests are those of {effect.clusters} users or queries, and {MIN_CLUSTERS} are needed."
+            answers.append(_insufficient(each.gate, problem))
+            continue
+        gap = effect.mean - each.bound
+        # without any spread the difference is certain
+        contrary = float(stdtr(effect.clusters - 1, gap / error)) if error > 0 else float(_beyond(each.gate, gap))
+        answers.append(_Answer(each, effect, contrary))
+    return answers
+
+
+def _comparison(answer: _Answer, how: Resampling) -> Check:
+    gate, bound, effect = answer.question.gate, answer.question.bound, answer.effect
+    met = _beyond(gate, effect.low - bound)
+    status: Status = "pass" if met else "fail" if answer.contrary_p <= how.tail else "insufficient data"
+    required = _required(gate, bound)
     sentence = (
         f"Candidate minus {gate.than}{f' on {gate.slice}' if gate.slice else ''} is {effect.mean:+.4f} {gate.metric} "
-        f"[{effect.low:+.4f}, {effect.high:+.4f}] over {effect.requests} requests of {effect.clusters} users; "
-        f"{compared.bound:+.4f} is required, and {effect.detectable:.4f} could be detected."
+        f"[{effect.low:+.4f}, {effect.high:+.4f}{how.correction if isinstance(gate, Better) else ''}] "
+        f"over {effect.requests} requests; the interval must be {required.removeprefix('interval ')}"
     )
-    return Check.of(name, status, sentence, required=required, observed=effect.low, effect=effect)
+    if status == "insufficient data":
+        sentence += f", and neither that nor the contrary is proven: {effect.detectable:.4f} could be detected"
+    return Check.of(title(gate), status, f"{sentence}.", required=required, observed=effect.low, effect=effect)
+
+
+def _beyond(gate: NotWorse | Better, gap: float) -> bool:
+    """Whether a difference this far from the bound is on the right side of it."""
+    return gap > 0 if isinstance(gate, Better) else gap >= 0
+
+
+def _required(gate: NotWorse | Better, bound: float | None = None) -> str:
+    side = "above" if isinstance(gate, Better) else "from"
+    if bound is not None:
+        return f"interval {side} {bound:+.4g}"
+    return f"interval {side} that of {gate.than}"
+
+
+def _insufficient(gate: NotWorse | Better, sentence: str) -> Check:
+    return Check.of(title(gate), "insufficient data", sentence, required=_required(gate))

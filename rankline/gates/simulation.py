@@ -1,10 +1,10 @@
 """The gates under simulation: a year of nights with candidates of a planted quality, many times over.
 
-A night is drawn from a bank of nights, and a night of the bank is drawn request by request. The systems' scores on a
-request are alike in a given share of requests and independent in the others. A model's true quality is a factor on its
-scores.
+A night is drawn from a bank of nights, and a night of the bank is drawn user by user and request by request. The
+systems' scores on a request are alike in a given share of requests and independent in the others. A model's true
+quality is a factor on its scores.
 
-Shapes: T trials, N nights of the bank, R requests, S = 3 systems (candidate, champion, anchor).
+Shapes: T trials, N nights of the bank, U users, P requests of each, S = 3 systems (candidate, champion, anchor).
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ Rule = Literal["budget", "margin"]
 
 @dataclass(frozen=True)
 class Shape:
-    """The scores of one model on a night's requests, and how alike those of two models are."""
+    """The scores of one model on a night's requests, and how alike those of two models are.
+
+    A user has ``per_user`` requests; on a share ``user_alike`` of them every system does as well as on his first one.
+    """
 
     scores: tuple[float, ...]
     requests: int
     alike: float
+    per_user: int = 1
+    user_alike: float = 0.0
 
 
 # nDCG@10 of model 5468169b4b5bfd89 on the MovieLens demo's 943 test requests: no hit, then the best hit at rank 1 to 10
@@ -60,23 +65,38 @@ class Bank:
 
 
 def draw_bank(shape: Shape, *, nights: int, seed: int, progress: Progress = lambda done, of: None) -> Bank:
-    """Draw nights request by request."""
+    """Draw nights user by user."""
     rng = np.random.default_rng(seed)
-    scores = np.asarray(shape.scores, np.float64)
     means, covariances = [], []
     rows = max(1, 400_000 // shape.requests)
     for done in range(0, nights, rows):
-        size = (min(rows, nights - done), shape.requests)
-        common_NR = rng.choice(scores, size)
-        # two systems are alike where both keep the common score
-        common = [rng.random(size) < np.sqrt(shape.alike) for _ in range(3)]
-        own_NRS = np.stack([np.where(keep, common_NR, rng.choice(scores, size)) for keep in common], axis=-1)
-        means.append(own_NRS.mean(axis=1))
-        centred_NRS = own_NRS - means[-1][:, None]
-        pairs = np.einsum("nrs,nrt->nst", centred_NRS, centred_NRS)
-        covariances.append(pairs / shape.requests / max(shape.requests - 1, 1))
-        progress(done + size[0], nights)
+        count = min(rows, nights - done)
+        scores_NUPS = draw_scores(shape, count, rng)
+        users, requests = scores_NUPS.shape[1], scores_NUPS.shape[1] * shape.per_user
+        means.append(scores_NUPS.mean(axis=(1, 2)))
+        residual_NUS = scores_NUPS.sum(axis=2) - shape.per_user * means[-1][:, None]
+        pairs = np.einsum("nus,nut->nst", residual_NUS, residual_NUS)
+        covariances.append(pairs * users / max(users - 1, 1) / requests**2)
+        progress(done + count, nights)
     return Bank(np.concatenate(means), np.concatenate(covariances))
+
+
+def draw_scores(shape: Shape, nights: int, rng: np.random.Generator) -> Floats:
+    """The scores [N, U, P, S] of three equally good systems."""
+    scores = np.asarray(shape.scores, np.float64)
+
+    def drawn(size: tuple[int, ...]) -> Floats:
+        common = rng.choice(scores, size)
+        # two systems are alike where both keep the common score
+        keeps = [rng.random(size) < np.sqrt(shape.alike) for _ in range(3)]
+        return np.stack([np.where(keep, common, rng.choice(scores, size)) for keep in keeps], axis=-1)
+
+    users = shape.requests // shape.per_user
+    first_NUPS = drawn((nights, users))[:, :, None]
+    if shape.per_user == 1:
+        return first_NUPS
+    same_NUP = rng.random((nights, users, shape.per_user)) < shape.user_alike
+    return np.where(same_NUP[..., None], first_NUPS, drawn((nights, users, shape.per_user)))
 
 
 @dataclass(frozen=True)

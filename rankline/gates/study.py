@@ -16,6 +16,7 @@ BANK_NIGHTS = 4000
 WITHIN = (7, 30, 90)  # nights that the power is stated for
 FLOOR = 0.97
 CANDIDATES = 10  # of which the best one is tested
+_TWO_SIDED = 1.96  # standard errors of an interval with 95% confidence
 Progress = Callable[[str, int, int], None]
 
 
@@ -48,6 +49,18 @@ class Winner(FrozenModel):
     nominal: float
 
 
+class OneNight(FrozenModel):
+    """How often a comparison with the champion passes and fails in one night, of candidates of one planted effect."""
+
+    kind: str
+    effect: float
+    nights: int
+    passed: float
+    passed_low: float
+    passed_high: float
+    failed: float
+
+
 class Study(FrozenModel):
     """The rows, and what they were simulated with."""
 
@@ -57,6 +70,7 @@ class Study(FrozenModel):
     margin: float
     alpha: float
     rows: list[Row]
+    one_night: list[OneNight]
     false_anchor_moves: float
     winner: Winner
 
@@ -92,9 +106,39 @@ def study(shape: Shape, plan: Plan, *, progress: Progress = lambda what, done, o
         margin=plan.policy.margin,
         alpha=plan.policy.alpha,
         rows=rows,
+        one_night=one_night(bank, plan.policy, plan.effects),
         false_anchor_moves=moves,
         winner=best_of(bank, plan, candidates=CANDIDATES, progress=progress),
     )
+
+
+def one_night(bank: Bank, policy: Policy, effects: Sequence[float]) -> list[OneNight]:
+    """The gates `better` and `not_worse` on every night of the bank, for planted effects and at the margin's edge."""
+    champion_N, covariance = bank.means_NS[:, 1], bank.covariances_NSS
+    result = []
+    for kind, margin, planted in (
+        ("better", 0.0, effects),
+        ("not_worse", policy.margin, [-policy.margin, *(each for each in effects if each > -policy.margin)]),
+    ):
+        for effect in planted:
+            gain_N = (1 + effect) * bank.means_NS[:, 0] + (margin - 1) * champion_N
+            # as the gate has it: of the difference, at a bound that is taken as known
+            variance_N = (
+                (1 + effect) ** 2 * covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * (1 + effect) * covariance[:, 0, 1]
+            )
+            radius_N = _TWO_SIDED * np.sqrt(variance_N)
+            result.append(_shares(kind, effect, gain_N > radius_N, gain_N < -radius_N))
+    return result
+
+
+def _shares(kind: str, effect: float, passed_N: Any, failed_N: Any) -> OneNight:
+    from scipy.stats import binomtest
+
+    bounds = binomtest(int(passed_N.sum()), len(passed_N)).proportion_ci(0.95, method="wilson")
+    return OneNight(
+        kind=kind, effect=effect, nights=len(passed_N), passed=float(passed_N.mean()), passed_low=float(bounds.low),
+        passed_high=float(bounds.high), failed=float(failed_N.mean()),
+    )  # fmt: skip
 
 
 def _row(bank: Bank, effect: float, policy: Policy, plan: Plan, progress: Progress) -> tuple[Row, float]:
@@ -148,6 +192,18 @@ def table(result: Study) -> list[tuple[str, ...]]:
     header = ("effect", "rule", "nights", "promotions", "quality at the end (5%)", f"above {FLOOR:.0%}",
               "beyond the budget [95%]", "first promotion (90%)", *(f"within {n}" for n in WITHIN))  # fmt: skip
     return [header, *(_line(row) for row in result.rows)]
+
+
+def one_night_table(result: Study) -> list[tuple[str, ...]]:
+    """The comparisons of one night as text, with their header."""
+    header = ("effect", "gate", "passes [95%]", "fails", "insufficient data")
+    return [header, *(
+        (
+            f"{each.effect:+.0%}", each.kind, f"{each.passed:.2%} [{each.passed_low:.2%}, {each.passed_high:.2%}]",
+            f"{each.failed:.2%}", f"{1 - each.passed - each.failed:.2%}",
+        )
+        for each in result.one_night
+    )]  # fmt: skip
 
 
 def _line(row: Row) -> tuple[str, ...]:

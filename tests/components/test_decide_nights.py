@@ -222,17 +222,46 @@ def test_a_verdict_of_an_earlier_version_is_still_read(nights):
     assert [(check.name, check.status) for check in again.checks] == [(c.name, c.status) for c in decided.checks]
 
 
-def test_a_model_that_was_promoted_past_the_gates_is_confirmed_by_later_nights(nights):
+@pytest.mark.parametrize(
+    "gates", [{}, {"loss_budget": None}, {"loss_budget": None, "margin": 0.05, "margin_kind": "absolute"}]
+)
+def test_a_model_that_was_promoted_past_the_gates_is_confirmed_by_later_nights(nights, gates):
     nights.decide("first", 1.0)
     refused = nights.decide("second", 1.0, gates=[{"kind": "ceiling", "metric": "latency.p95_ms", "at_most": 1}])
     anchoring.break_glass(
         nights.registry, refused.model_id, who="ann", why="the champion is broken", check=lambda model: None
     )
     assert "ann" in anchoring.warning(nights.registry.history())
-    nights.decide("third", 0.5)
-    page = (nights.root / nights.model("third") / "verdict" / "verdict.md").read_text()
-    assert "promoted past the gates by ann" in page
-    for n in range(8):
-        nights.decide(f"n{n}", 0.5)
+    if not gates:
+        nights.decide("third", 0.5)
+        page = (nights.root / nights.model("third") / "verdict" / "verdict.md").read_text()
+        assert "promoted past the gates by ann" in page
+    for n in range(8 if not gates else 3):
+        nights.decide(f"n{n}", 0.5, **gates)
     assert anchoring.warning(nights.registry.history()) == ""
     assert "confirmed" in [event.kind for event in nights.registry.history()]
+
+
+def test_a_model_that_is_worse_than_the_margin_is_not_confirmed(nights):
+    nights.decide("first", 1.0)
+    refused = nights.decide("second", 0.8)
+    anchoring.break_glass(nights.registry, refused.model_id, who="ann", why="no other way", check=lambda model: None)
+    for n in range(3):
+        nights.decide(f"n{n}", 0.5, champion=0.8, loss_budget=None)
+    assert "ann" in anchoring.warning(nights.registry.history())
+
+
+def test_the_lead_of_the_best_of_several_is_not_proven_without_a_budget_either(nights):
+    """Every model on the same requests counts, and those that `trials` says it was chosen from."""
+    nights.decide("first", 1.0)
+    policy = {"loss_budget": None, "superior": True, "promote": False}
+    one = nights.decide("one", 1.04, **policy)
+    assert status(one, "better than the champion") == "pass"
+    nights.night -= 1  # the same night again, with a policy that knows of a hundred others
+    chosen = nights.decide("chosen", 1.04, trials=100, **policy)
+    effect = {each.name: each.effect for each in chosen.checks}["better than the champion"]
+    before = {each.name: each.effect for each in one.checks}["better than the champion"]
+    assert effect.mean == pytest.approx(before.mean)
+    assert effect.low < before.low
+    assert status(chosen, "better than the champion") == "insufficient data"
+    assert chosen.outcome == "insufficient_data"

@@ -19,7 +19,7 @@ from components.evaluate.replay import ReplayRequest
 from components.evaluate.step import evaluate
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, ServerError, TooSmall
-from rankline.evaluation.report import CANDIDATE, CHAMPION, read_report, read_scores
+from rankline.evaluation.report import CANDIDATE, CHAMPION, read_report
 from rankline.features import transforms
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import open_bundle, read_catalogue
@@ -27,6 +27,7 @@ from rankline.runtime.lineage import LineageFacts
 from rankline.runtime.progress import Progress
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.server_process import serving
+from tests.rankline.evaluation.stored import read_scores
 from tests.serving import embedding_bundle
 from tests.serving.embedding_bundle import make_embedding_bundle, without_embedding
 from tests.serving.tiny_bundle import CATEGORIES, flip_byte, item_id, make_bundle

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from rankline.evaluation import bootstrap, metrics
+from rankline.evaluation import metrics
 
 KS = (1, 3, 10, 20)
 
@@ -129,16 +129,6 @@ def test_what_lists_look_like():
     np.testing.assert_allclose(
         metrics.novelty([["a", "d"]], {"a": 6}, items=4, k=2), [-(math.log2(0.7) + math.log2(0.1)) / 2]
     )
-
-
-def test_intervals_of_many_columns_are_those_of_each_column():
-    values = np.random.default_rng(1).random((50, 3))
-    together = bootstrap.intervals(values, resamples=500, seed=4)
-    assert len(together) == 3
-    for column, actual in enumerate(together):
-        alone = bootstrap.interval(values[:, column], resamples=500, seed=4)
-        assert (actual.mean, actual.low, actual.high) == pytest.approx((alone.mean, alone.low, alone.high))
-    assert np.isnan(bootstrap.intervals(np.zeros((0, 2)))[0].mean)
 
 
 def test_graded_ndcg_has_the_gains_of_trec_eval(lists):

@@ -15,9 +15,8 @@ def visits(users, per_user, *, alike, seed=0):
 
 
 def effect_of(difference, clusters, **how):
-    scores = np.stack([difference, np.zeros_like(difference)], axis=1)
     settings = {"resamples": 4000, "confidence": 0.95, "seed": 0} | how
-    return Clustered.of(scores, [str(c) for c in clusters]).effects([(1.0, -1.0)], **settings)[0]
+    return Clustered.of(difference[:, None], [str(c) for c in clusters]).effects(**settings)[0]
 
 
 def test_the_interval_is_that_of_resampled_users():
@@ -50,7 +49,67 @@ def test_the_covariance_is_that_of_resampled_means():
     scores = rng.normal(0, 1, (len(clusters), 3)) + np.repeat(rng.normal(0, 1, (200, 1)), counts, axis=0)
     pairs = Clustered.of(scores, [str(c) for c in clusters])
     drawn = pairs.resampled(resamples=20_000, seed=0)
-    assert np.allclose(np.cov(drawn.T), pairs.covariance_SS, rtol=0.1, atol=2e-4)
+    assert np.allclose(np.cov(drawn.T), pairs.covariance_KK, rtol=0.1, atol=2e-4)
+
+
+def test_a_column_of_some_requests_is_that_of_these_alone():
+    difference, clusters = visits(200, 5, alike=0.5)
+    inside = np.arange(1000) < 400
+    names = [str(c) for c in clusters]
+    both = Clustered.of(np.stack([difference] * 2, axis=1), names, np.stack([np.ones(1000, bool), inside], axis=1))
+    whole, part = both.effects(resamples=4000, seed=0)
+    alone = effect_of(difference[inside], clusters[inside])
+    assert whole.model_dump() == pytest.approx(effect_of(difference, clusters).model_dump())
+    assert (part.mean, part.detectable) == (pytest.approx(alone.mean), pytest.approx(alone.detectable))
+    assert (part.requests, part.clusters) == (400, 80)
+    # the share of the users in the slice varies as well, which costs a ratio next to nothing
+    assert part.low == pytest.approx(alone.low, abs=0.1 * (alone.high - alone.low))
+    assert part.high == pytest.approx(alone.high, abs=0.1 * (alone.high - alone.low))
+
+
+def test_each_column_has_the_error_that_it_may_have():
+    difference, clusters = visits(200, 1, alike=0.5)
+    columns = Clustered.of(np.stack([difference] * 3, axis=1), [str(c) for c in clusters])
+    usual, rare, never = columns.effects(resamples=2000, seed=0, tails=[0.025, 0.005, 1e-6])
+    assert never.low < rare.low < usual.low < usual.high < rare.high < never.high
+    # one in a million of 2,000 resamples is none: the t distribution has it
+    assert never.high - never.mean == pytest.approx(4.9 * np.std(difference) / np.sqrt(200), rel=0.05)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    inside = 0
+    for trial in range(200):
+        effect = effect_of(rng.exponential(1.0, 150), np.arange(150), resamples=400, seed=trial)
+        inside += effect.low <= 1.0 <= effect.high
+    assert 0.88 <= inside / 200 <= 0.99
+
+
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")]])
+def test_missing_numbers_have_no_interval(values):
+    effect = effect_of(np.array(values), np.arange(len(values)))
+    assert not np.isfinite([effect.mean, effect.low, effect.high]).any()
+
+
+def test_one_user_has_a_mean_and_no_interval():
+    effect = effect_of(np.array([0.1, 0.3]), [0, 0])
+    assert effect.mean == pytest.approx(0.2)
+    assert np.isnan([effect.low, effect.high]).all()
+
+
+def test_pairing_cancels_what_is_hard_for_both():
+    rng = np.random.default_rng(1)
+    ease = rng.beta(0.4, 2.0, 500)
+    better = ease + rng.normal(0.02, 0.05, 500)
+    paired = effect_of(better - ease, np.arange(500))
+    unpaired = effect_of(better - rng.permutation(ease), np.arange(500))
+    assert paired.high - paired.low < 0.3 * (unpaired.high - unpaired.low)
+    assert paired.low > 0 > unpaired.low
+
+
+def test_equal_scores_differ_by_exactly_nothing():
+    effect = effect_of(np.zeros(50), np.arange(50))
+    assert (effect.mean, effect.low, effect.high) == (0.0, 0.0, 0.0)
 
 
 def test_many_users_are_resampled_in_bags_with_the_same_interval():

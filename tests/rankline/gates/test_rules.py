@@ -9,7 +9,7 @@ from rankline.evaluation.report import Report
 from rankline.gates.evidence import Evidence
 from rankline.gates.measures import measures
 from rankline.gates.policy import Gate
-from rankline.gates.rules import Resampling, blocks, gate_checks
+from rankline.gates.rules import Resampling, allowed, gate_checks
 
 HOW = Resampling(resamples=500, confidence=0.95, seed=0)
 COUNT = 400
@@ -59,7 +59,8 @@ def world(by_metric=None, **changes):
         value[place] = {**value.get(place, {}), **change} if isinstance(change, dict) else change
     half = np.arange(COUNT) % 2 == 0
     ids = [f"r{n:03}" for n in range(COUNT)]
-    slices = {"item: new": half, "user: new": ~half, "tiny": np.arange(COUNT) < 5}
+    few = np.arange(COUNT) < 5
+    slices = {"item: new": half, "user: new": ~half, "tiny": few, "item.category=Action": few}
     return Report.model_validate(value), Evidence(ids, ids, np.zeros(COUNT), by_metric, slices)
 
 
@@ -135,6 +136,8 @@ def test_a_number_that_was_not_measured_fails():
         ({"kind": "ceiling", "metric": "latency.p9_ms", "at_most": 9}, "latency.p99_ms"),
         ({"kind": "better", "metric": "hr@1O", "than": "champion"}, "hr@10"),
         ({"kind": "better", "metric": "hr@10", "than": "popularty"}, "popularity"),
+        ({"kind": "better", "metric": "hr@10", "slice": "item: nwe"}, "item: new"),
+        ({"kind": "better", "metric": "hr@10", "slice": "item.categry=Action"}, "item.category=Action"),
     ],
 )
 def test_an_unknown_name_is_refused_with_those_that_are_like_it(gate, near):
@@ -144,13 +147,13 @@ def test_an_unknown_name_is_refused_with_those_that_are_like_it(gate, near):
     assert near in refusal.value.hint
 
 
-@pytest.mark.parametrize("name", ["tiny", "nobody is in it"])
+@pytest.mark.parametrize("name", ["tiny", "item: tail", "item.category=Drama"])
 def test_a_slice_that_is_too_small_is_insufficient_data_and_may_be_allowed(name):
     gate = {"kind": "not_worse", "metric": "ndcg@10", "margin": 0.5, "slice": name}
-    strict, lenient = gates_of(gate), gates_of({**gate, "when_insufficient": "allow"})
-    (check,) = gate_checks(strict, *world(), HOW)
+    (strict,), (lenient,) = gates_of(gate), gates_of({**gate, "when_insufficient": "allow"})
+    (check,) = gate_checks([strict], *world(), HOW)
     assert check.status == "insufficient data"
-    assert (blocks(check, strict), blocks(check, lenient)) == (True, False)
+    assert (allowed(strict, check), allowed(lenient, check)) == (False, True)
 
 
 def test_a_gate_that_allows_insufficient_data_still_refuses_a_proven_loss():
@@ -159,7 +162,7 @@ def test_a_gate_that_allows_insufficient_data_still_refuses_a_proven_loss():
     )
     (check,) = gate_checks(gates, *world(shifted("candidate", "ndcg@10", -0.2)), HOW)
     assert check.status == "fail"
-    assert blocks(check, gates)
+    assert not allowed(gates[0], check)
 
 
 def test_few_users_are_insufficient_data_however_many_their_requests():
@@ -168,10 +171,26 @@ def test_few_users_are_insufficient_data_however_many_their_requests():
     assert set(statuses(gates_of(GATES[6]), report, few).values()) == {"insufficient data"}
 
 
+@pytest.mark.parametrize(("looks", "trials"), [(1, 1), (3, 1), (1, 6)])
+def test_the_best_of_several_models_must_be_further_above_to_be_better(looks, trials):
+    """A lead that is proven for one model, and not for the best of six or the third on the same requests."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, COUNT)
+    by_metric = scores()
+    by_metric["ndcg@10"]["candidate"] = by_metric["ndcg@10"]["champion"] + (noise - noise.mean()) + 0.0115
+    better, not_worse = {"kind": "better", "metric": "ndcg@10"}, {"kind": "not_worse", "metric": "ndcg@10", "margin": 0}
+    how = Resampling(resamples=4000, confidence=0.95, seed=0, looks=looks, trials=trials)
+    first, second = gate_checks(gates_of(better, not_worse), *world(by_metric), how)
+    alone = (looks, trials) == (1, 1)
+    assert first.status == ("pass" if alone else "insufficient data")
+    assert ("corrected" in first.sentence) is not alone
+    assert second.status == "pass"  # what may be worse is no prize to win
+
+
 def test_one_slice_of_many_that_looks_bad_by_chance_is_no_failure():
     """Twenty slices with no true loss: singly one in ten runs would fail one of them, with Holm's method far fewer."""
     failed, singly = 0, 0
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         base = rng.uniform(0.3, 0.9, COUNT)
         by_metric = {"ndcg@10": {"candidate": base + rng.normal(0, 0.1, COUNT), "champion": base}}
@@ -186,8 +205,8 @@ def test_one_slice_of_many_that_looks_bad_by_chance_is_no_failure():
         evidence = Evidence(ids, ids, np.zeros(COUNT), by_metric, slices)
         failed += "fail" in statuses(gates_of(*gates), report, evidence).values()
         singly += "fail" in {s for gate in gates for s in statuses(gates_of(gate), report, evidence).values()}
-    assert singly >= 15
-    assert failed <= 6
+    assert singly >= 10
+    assert failed <= 4
 
 
 @pytest.mark.parametrize(("shift", "status"), [(-0.2, "fail"), (0.0, "pass")])

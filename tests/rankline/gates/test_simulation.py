@@ -7,7 +7,7 @@ import pytest
 
 from rankline.gates.planning import needs
 from rankline.gates.simulation import Policy, demo_shape, draw_bank, simulate
-from rankline.gates.study import Plan, shape_of, study, table
+from rankline.gates.study import Plan, one_night_table, shape_of, study, table
 
 TRIALS = 300
 
@@ -66,6 +66,10 @@ def test_a_study_in_small_has_a_row_for_each_effect():
     ]  # fmt: skip
     assert len({len(row) for row in table(result)}) == 1
     assert result.winner.corrected <= result.winner.uncorrected
+    assert [(each.kind, each.effect) for each in result.one_night] == [
+        ("better", -0.03), ("better", 0.0), ("not_worse", -0.15), ("not_worse", -0.03), ("not_worse", 0.0),
+    ]  # fmt: skip
+    assert len({len(row) for row in one_night_table(result)}) == 1
 
 
 def test_what_is_planned_is_enough(bank):
