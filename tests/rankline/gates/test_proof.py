@@ -30,7 +30,9 @@ NOT_WORSE = {"kind": "not_worse", "metric": "ndcg@10", "margin": MARGIN}
 REPORT = Report(model_id="m", recipe="r", run_id="", champion="c", requests=1, systems={})
 
 
-def statuses(shape: Shape, effect: float, *gates: dict[str, Any], trials: int, by_user: bool = True) -> list[Counter[str]]:
+def statuses(
+    shape: Shape, effect: float, *gates: dict[str, Any], trials: int, by_user: bool = True
+) -> list[Counter[str]]:
     """How often each gate came to each status, in nights that are drawn anew."""
     rng, how = np.random.default_rng(0), Resampling(resamples=400, confidence=0.95, seed=0)
     policy = TypeAdapter(tuple[Gate, ...]).validate_python(gates)
