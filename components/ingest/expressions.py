@@ -7,10 +7,10 @@ import difflib
 import zoneinfo
 from collections.abc import Collection, Iterable
 
-from components.ingest.config import UNITS, Columns, IngestConfig, stored_name
+from components.ingest.config import Columns, IngestConfig, stored_name
 from components.ingest.ids import normalised, whole
 from components.ingest.readers.parts import Column, Part
-from components.ingest.times import EXCEL_EPOCH_DAYS, NAIVE, TICKS_EPOCH, ZONED
+from components.ingest.times import EXCEL_EPOCH_DAYS, FIRST_US, NAIVE, STEPS_OF_100_NS, UNITS, ZONED, parsed
 from rankline.contracts import TIME_ZONE
 from rankline.errors import SourceError
 from rankline.io.sql import literal
@@ -20,7 +20,6 @@ BOOLEAN_WORDS = {
     "false": ("false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "нет", "否"),
 }
 NO_DATE = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"  # the last day of years, in any zone
-EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
 NULL_VALUES = (*NULL_KEYS, "None", "none", "NA", "N/A", "n/a")  # the same for a label
 TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
@@ -37,8 +36,19 @@ class ColumnExpressions:
         self.part, self.config, self.tables = part, config, tables
         self.checks = [(check, literal(reason)) for check, reason in part.checks]
         self.absent: list[str] = []
+        self._derived: list[str] = []  # SQL of what several expressions share
         self.raw_user = ""  # SQL of the user's id before it is normalised, once it is used
         self.plain_user = ""  # SQL of the user's id before it is hashed, once it is used
+
+    def relation(self, rows: str) -> str:
+        """SQL of ``rows`` with what several expressions share."""
+        return f"(SELECT *, {', '.join(self._derived)} FROM {rows})" if self._derived else rows
+
+    def _shared(self, expression: str) -> str:
+        """The name of a column of `relation` with this expression, which is planned and computed once."""
+        column = f"shared_{len(self._derived)}"
+        self._derived.append(f"{expression} AS {column}")
+        return column
 
     def has(self, name: str, *, setting: str) -> bool:
         """Whether the part has a column; only the default column of an optional setting may be absent.
@@ -167,28 +177,33 @@ class ColumnExpressions:
         if kind == "instant":
             utc = f"CASE WHEN isfinite({sql}) THEN TRY_CAST({sql} AS TIMESTAMPTZ) END"
         elif kind == "naive":
-            utc = self._to_utc(f"TRY_CAST({sql} AS TIMESTAMP)")
+            clock = self._time_of_day(setting)
+            time = f"TRY_CAST({sql} AS DATE) + TRY_CAST({clock} AS TIME)" if clock else f"TRY_CAST({sql} AS TIMESTAMP)"
+            utc = self._to_utc(time)
         elif unit == "excel":  # local days since 1899-12-30
             days = self._number(name, setting=setting)
             ms = f"CASE WHEN abs({days}) < 3e6 THEN CAST(round(({days} - {EXCEL_EPOCH_DAYS}) * 86400000) AS BIGINT) END"
             utc = self._to_utc(f"make_timestamp_ms({ms})")
-        elif unit == "ticks":  # of 100 ns since the year 1
-            ticks = f"TRY_CAST({self.text(name, setting=setting)} AS HUGEINT)"
-            us = f"CASE WHEN abs({ticks}) < 4e18 THEN CAST(({ticks} - {TICKS_EPOCH}) // 10 AS BIGINT) END"
+        elif unit in STEPS_OF_100_NS:
+            steps = f"TRY_CAST({self.text(name, setting=setting)} AS HUGEINT)"
+            us = f"CASE WHEN abs({steps}) < 4e18 THEN CAST(({steps} - {STEPS_OF_100_NS[unit]}) // 10 AS BIGINT) END"
             utc = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
         elif unit in UNITS:
             number = self._number(name, setting=setting)
             if kind in TEXT_KINDS:  # /Date(1680000000000)/, as .NET writes JSON
                 text = self.text(name, setting=setting)
-                number = f"coalesce({number}, TRY_CAST(regexp_extract({text}, '^/Date[(]([+-]?\\d+)', 1) AS DOUBLE))"
+                number = self._shared(f"coalesce({number}, TRY_CAST(epoch_text({text}) AS DOUBLE))")
             unit_hint, other_units = self._fitting_units(number, setting=setting, unit=unit)
             us = f"{number} * {UNITS[unit]}"
             us = f"CASE WHEN abs({us}) < 2e17 THEN CAST(round({us}) AS BIGINT) END"
             utc = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
             if required:
-                self.checks.append((f"isfinite({number}) AND ({us}) IS NULL", f"'implausible time' || {unit_hint}"))
+                # 0 stands for no time
+                no_time = f"isfinite({number}) AND (({us}) IS NULL OR {number} = 0)"
+                self.checks.append((no_time, f"'implausible time' || {unit_hint}"))
         else:
-            utc = self._parse_time(self.text(name, setting=setting), unit)
+            text, clock = self.text(name, setting=setting), self._time_of_day(setting)
+            utc = self._parse_time(f"{text} || ' ' || {clock}" if clock else text, unit)
         if required:
             self.add_check(f"({utc}) IS NULL", f"unparsable {setting}")
             outside = f"NOT ({utc} >= {first} AND {utc} < {end})"
@@ -199,13 +214,19 @@ class ColumnExpressions:
         # year 1 and year 9999 stand for no date
         return f"CASE WHEN {utc} >= TIMESTAMPTZ '1000-01-01 00:00:00+00' AND {utc} < {NO_DATE} THEN {utc} END"
 
+    def _time_of_day(self, setting: str) -> str:
+        """The time of day beside a date, as text; empty if the settings name no such column."""
+        name = self.config.columns.time_of_day if setting == "timestamp" else ""
+        return self.text(name, setting="time_of_day") if name else ""
+
     def _plausible_range(self) -> tuple[str, str]:
         return f"TIMESTAMPTZ {literal(self.config.earliest)}", f"TIMESTAMPTZ {literal(self.config.latest)}"
 
     def _fitting_units(self, number: str, *, setting: str, unit: str) -> tuple[str, str]:
         """A hint at another unit in which a number is a plausible time, and the condition that there is one."""
         first, end = self._plausible_range()
-        bounds = f"BETWEEN greatest(epoch_us({first}), {EARLIEST_PLAUSIBLE_US}) AND epoch_us({end})"
+        # no log is older than 1990, so a unit that gives an earlier time is wrong
+        bounds = f"BETWEEN greatest(epoch_us({first}), {FIRST_US}) AND epoch_us({end})"
         fits = {other: f"{number} * {factor} {bounds}" for other, factor in UNITS.items() if other != unit}
         prefix = "" if setting == "known_at" else f"ingest.columns.{setting}_unit="  # known_at has the events' unit
         cases = [f"WHEN {fit} THEN '; it would fit {prefix}{other}'" for other, fit in fits.items()]
@@ -213,15 +234,16 @@ class ColumnExpressions:
 
     def _parse_time(self, text: str, unit: str) -> str:
         """A text as a time in UTC, by ISO 8601 or a strptime pattern."""
-        if unit != "iso":
-            parsed = f"try_strptime(with_spaces({text}), {literal(unit)})"
-            return f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(parsed)
+        if unit not in ("iso", "mixed"):
+            time = parsed(f"written_time({text})", unit)
+            return f"CAST({time} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(time)
+        epoch = [f"epoch_time({text})"] if unit == "mixed" else []
         text = f"iso_text({text})"
         has_zone = f"regexp_matches({text}, {literal(ZONED)})"
         zoned = f"TRY_CAST(CASE WHEN {has_zone} THEN {text} END AS TIMESTAMPTZ)"
         is_naive = f"regexp_full_match({text}, {literal(NAIVE)})"
         naive = self._to_utc(f"TRY_CAST(CASE WHEN {is_naive} THEN {text} END AS TIMESTAMP)")
-        return f"coalesce({zoned}, {naive})"
+        return f"coalesce({', '.join([*epoch, zoned, naive])})"
 
     def _to_utc(self, local_time: str) -> str:
         """A local time in UTC; one that clocks skipped or showed twice rejects the row."""

@@ -66,13 +66,13 @@ def stage(
         select = ", ".join(f"{expression} AS {identifier(name)}" for name, expression in expressions.items())
         query = (
             f"SELECT {offset} + row AS row, {identity.raw(source)} AS raw, {source.reject_reason()} AS reject_reason, "
-            f"{select} FROM {part.relation}"
+            f"{select} FROM {source.relation(part.relation)}"
         )
         stays = identity.condition(source)
         query += f" WHERE {stays}" if stays else ""
         staged.files.setdefault(part.table, []).append(StagedFile(part.where, offset + 1))
         for rows_read in _insert(db, part, query):
-            identity.count_removed(part.table, part.relation, stays)
+            identity.count_removed(part.table, source.relation(part.relation), stays)
             last_row[part.table] = max(last_row.get(part.table, 0), offset + rows_read)
             progress(bytes_before + part.bytes_read(), total)
         bytes_before += part.size

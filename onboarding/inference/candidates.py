@@ -28,6 +28,10 @@ WORD_OF_NAME = 0.6  # the score of a name of which only the last word fits
 TARGET_NAMES = {"label", "target", "y", "outcome", "response", "标签"}  # of what a model of another kind has learned
 FEW_VALUES = 4
 MAX_POSITION = 1_000
+OTHER_NUMBERS = {
+    "ticks": "numbers that are ticks of .NET", "filetime": "numbers that are file times of Windows",
+    "excel": "numbers that are days of a sheet", "mixed": "numbers since 1970 beside times in ISO 8601",
+}  # fmt: skip
 SPLIT_NAMES = {"train", "valid", "validation", "dev", "test"}
 
 
@@ -47,7 +51,7 @@ class Column:
     @property
     def label_stats(self) -> ColumnStats:
         """The statistics of its values as those of a label: words for missing are none."""
-        return self.mapping.label_stats("events", self.name)
+        return self.mapping.stats("events", self.name)
 
     def score(self, setting: str) -> float:
         """How well its name fits a setting, from 0 to 1."""
@@ -129,11 +133,16 @@ def _event_times(column: Column) -> Iterator[Candidate]:
         yield "known_at", 0.95, describe_times(stats)
 
 
+def _time_of_day(column: Column) -> Iterator[Candidate]:
+    if column.stats.clocks > 0.95:
+        yield "time_of_day", 0.85 if name_words(column.name) & SUBJECT_WORDS["time"] else 0.6, "times of day"
+
+
 def _ratings(column: Column) -> Iterator[Candidate]:
     """A number on a scale: users rate, queries have judgments."""
     if not (column.score("rating") or column.score("relevance")):
         return
-    stats = column.label_stats
+    stats = column.stats
     steps = (stats.high or 0) - (stats.low or 0) + 1
     if stats.numbers <= 0.95 or stats.distinct > max(30, steps):
         return
@@ -146,7 +155,7 @@ def _amounts(column: Column) -> Iterator[Candidate]:
     """A time spent with the item, or a quantity of which those below zero are returns."""
     if not (column.score("dwell") or column.score("quantity")):
         return
-    stats = column.label_stats
+    stats = column.stats
     if stats.numbers <= 0.95 or stats.distinct <= 2 or is_id(column.name):
         return
     if (stats.low or 0) >= 0 and (score := column.score("dwell")) > WORD_OF_NAME:
@@ -160,7 +169,7 @@ def _happened(column: Column) -> Iterator[Candidate]:
     label = event_label(column.name)
     if label not in LABEL_WEIGHTS or is_id(column.name):
         return
-    stats = column.label_stats
+    stats = column.stats
     tokens = name_tokens(column.name)
     is_whole = "_".join(word for word in tokens if word not in AUXILIARY_WORDS) in EVENT_WORDS[label].split()
     is_signed = stats.low == -1 and stats.high == 1 and stats.distinct <= 3
@@ -327,7 +336,7 @@ def _query_candidates(column: Column) -> Iterator[Candidate]:
 
 
 _REST_OF_EVENTS: tuple[Rule, ...] = (
-    _ratings, _amounts, _happened, _event_type, _request, _event_text, _split, _turns,
+    _time_of_day, _ratings, _amounts, _happened, _event_type, _request, _event_text, _split, _turns,
 )  # fmt: skip
 _ROLE_RULES: dict[str, Rule] = {
     "events": _event_candidates, "items": _item_candidates, "users": _user_candidates, "queries": _query_candidates,
@@ -340,8 +349,12 @@ def _range_text(stats: ColumnStats) -> str:
 
 def describe_times(stats: ColumnStats) -> str:
     """How a column's times are written, in words."""
+    if not stats.times:
+        return ""
+    if unit := OTHER_NUMBERS.get(stats.times[0]):
+        return unit
     if stats.zoned is None:
-        return f"numbers that are {stats.times[0]} since 1970" if stats.times else ""
+        return f"numbers that are {stats.times[0]} since 1970"
     zone = "with a zone" if stats.zoned == 1 else "without a zone" if stats.zoned == 0 else "some without a zone"
     is_typed = stats.kind in ("naive", "instant")
     return f"times {zone}" + ("" if is_typed else f", written as {' or '.join(stats.times)}")

@@ -11,9 +11,37 @@ from onboarding.inference.event_words import event_label, is_negated
 from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
+from onboarding.inference.vocabulary import name_score, name_tokens
 from onboarding.survey.survey import TableSurvey
 from rankline.labels import IMPRESSION
 
+# last words of names that are the time of an event, and no hour or weekday
+TIME_NAMES = frozenset(
+    [
+        "timestamp",
+        "time",
+        "date",
+        "datetime",
+        "ts",
+        "at",
+        "created_at",
+        "datum",
+        "zeit",
+        "zeitpunkt",
+        "zeitstempel",
+        "fecha",
+        "heure",
+        "data_hora",
+        "tijd",
+        "время",
+        "дата",
+        "时间",
+        "日期",
+        "时间戳",
+        "時間",
+        "日時",
+    ]
+)
 MAX_TOGETHER = 200  # events of one value of a column that may name requests
 
 
@@ -97,7 +125,7 @@ def _class_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     events = event_labels(mapping)
     for each in mapping.column_mappings.get("events", ()):
-        stats = mapping.label_stats("events", each.column)
+        stats = mapping.stats("events", each.column)
         if each.setting.startswith("labels.") and stats.distinct < 2:
             is_never = bool(stats.examples) and stats.examples[0].lower() in BOOLEAN_WORDS["false"]
             yield Gap(
@@ -201,7 +229,13 @@ def _user_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 def _time_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     column = mapping.column("events", "timestamp")
     if not column:
-        if mapping.kind in ("interactions", "shop"):
+        if unread := "" if "timestamp" in mapping.answered else _unread_times(mapping, log):
+            yield Gap(
+                f"no format is known in which {unread} is a time, such as {log.columns[unread].examples[0]}",
+                "say how it is written, or that there are no times: --column timestamp=",
+                f"--column timestamp={unread} --column timestamp_unit=…",
+            )
+        elif mapping.kind in ("interactions", "shop"):
             times = [name for name, stats in log.columns.items() if stats.times]
             yield Gap(
                 "the events have no times: their order is not known, and the split cannot be causal",
@@ -216,6 +250,18 @@ def _time_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
             "say how it is written",
             "--column timestamp_unit=…",
         )
+
+
+def _unread_times(mapping: SchemaMapping, log: TableSurvey) -> str:
+    """The column whose name says that it is the time of the events, though no format reads it; empty without one."""
+    mapped = {each.column for each in mapping.column_mappings.get("events", ())}
+    for name, stats in log.columns.items():
+        tokens = name_tokens(name)
+        is_time = bool(tokens) and (tokens[-1] in TIME_NAMES or "_".join(tokens) in TIME_NAMES)
+        is_amount = name_score(name, "dwell") > 0 or stats.flags > 0.9
+        if is_time and name not in mapped and not stats.times and stats.distinct > 1 and not is_amount:
+            return name
+    return ""
 
 
 def _zone_gaps(mapping: SchemaMapping) -> Iterable[Gap]:

@@ -74,7 +74,7 @@ def _is_known_without(mapping: SchemaMapping, columns: dict[str, str], types: di
         return False
     if "rating" not in columns:
         return True
-    stats = mapping.label_stats("events", columns["rating"])
+    stats = mapping.stats("events", columns["rating"])
     return stats.low is None or stats.high is None or (stats.low >= 1 and 2 <= stats.high <= 5)
 
 
@@ -112,7 +112,7 @@ def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str
 
 def _of_column(mapping: SchemaMapping, label: str, column: str) -> Label:
     """The label of a column, by its values."""
-    stats = mapping.label_stats("events", column)
+    stats = mapping.stats("events", column)
     if label == "rating":
         return _rating(stats)
     if label == "relevance":

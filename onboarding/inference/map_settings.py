@@ -8,10 +8,9 @@ from typing import Any
 from components.ingest.ids import NORMALISATIONS
 from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
+from onboarding.survey.statistics import MISSING_WORDS
 
-# values that mark a missing one; in natural language only the unambiguous markers count
-MISSING = ("NULL", "null", "\\N", "NA", "N/A", "n/a", "None", "none", "nan", "NaN", "-")
-UNAMBIGUOUS_MISSING = ("NULL", "\\N")
+UNAMBIGUOUS_MISSING = ("NULL", "\\N")  # in natural language only these are no values
 STEMMERS = {
     "en": "english", "de": "german", "fr": "french", "nl": "dutch", "it": "italian", "es": "spanish", "ru": "russian",
     "pt": "portuguese", "sv": "swedish", "no": "norwegian", "fi": "finnish", "hu": "hungarian", "tr": "turkish",
@@ -103,9 +102,11 @@ def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:
             stats = mapping.stats(role, each.column)
             if stats.kind != "text" or (0 < stats.numbers < 0.2):
                 continue
-            values = mapping.survey.values(table, each.column, most=200)
-            markers = UNAMBIGUOUS_MISSING if each.setting in TEXT_SETTINGS or stats.numbers <= 0.3 else MISSING
-            missing |= {word for word in markers if word in values}
+            values = {value.strip() for value in mapping.survey.values(table, each.column, most=200)}
+            has_words = each.setting in TEXT_SETTINGS or not (
+                max(stats.numbers, stats.money, stats.flags) > 0.3 or stats.times
+            )
+            missing |= values.intersection(UNAMBIGUOUS_MISSING if has_words else MISSING_WORDS)
     if missing:
         settings["missing"] = sorted(missing)
     return settings

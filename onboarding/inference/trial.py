@@ -74,7 +74,7 @@ def _unreadable_shares(mapping: SchemaMapping, role: str) -> dict[str, float]:
     if not checks:
         return {}
     counts = ", ".join(f"avg(CAST(coalesce({check}, false) AS INTEGER))" for _, check in checks)
-    row = fetch_row(mapping.survey.db, f"SELECT {counts} FROM {identifier(table.name)}")
+    row = fetch_row(mapping.survey.db, f"SELECT {counts} FROM {source.relation(identifier(table.name))}")
     shares: dict[str, float] = {}
     for (reason, _), share in zip(checks, row, strict=True):
         shares[reason] = max(shares.get(reason, 0.0), float(share or 0))
