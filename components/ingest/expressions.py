@@ -36,6 +36,7 @@ class ColumnExpressions:
         self.part, self.config, self.tables = part, config, tables
         self.checks = [(check, literal(reason)) for check, reason in part.checks]
         self.absent: list[str] = []
+        self.empty: list[str] = []  # columns that only other parts of the table have
         self._derived: list[str] = []  # SQL of what several expressions share
         self.raw_user = ""  # SQL of the user's id before it is normalised, once it is used
         self.plain_user = ""  # SQL of the user's id before it is hashed, once it is used
@@ -51,7 +52,7 @@ class ColumnExpressions:
         return column
 
     def has(self, name: str, *, setting: str) -> bool:
-        """Whether the part has a column; only the default column of an optional setting may be absent.
+        """Whether the table has a column; only the default column of an optional setting may be absent.
 
         Raises:
             SourceError: a column that the settings name is absent.
@@ -63,6 +64,10 @@ class ColumnExpressions:
         if setting in OPTIONAL_SETTINGS and getattr(self.config.columns, setting) == default and not requested:
             self.absent.append(name)
             return False
+        if self.part.others_have(name):
+            self.empty.append(name)
+            self.part.columns[name] = Column("NULL::VARCHAR", "text")
+            return True
         names = list(self.part.columns)
         closest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         raise SourceError(

@@ -36,6 +36,7 @@ class Staged:
     files: dict[str, list[StagedFile]] = field(default_factory=dict)
     absent_columns: list[str] = field(default_factory=list)
     outside_window: int = 0
+    rows_without: dict[str, int] = field(default_factory=dict)  # column -> rows of the files that have no such column
 
 
 def stage(
@@ -75,6 +76,9 @@ def stage(
             identity.count_removed(part.table, source.relation(part.relation), stays)
             last_row[part.table] = max(last_row.get(part.table, 0), offset + rows_read)
             progress(bytes_before + part.bytes_read(), total)
+        for name in source.empty:
+            column = f"{part.table}.{name}"
+            staged.rows_without[column] = staged.rows_without.get(column, 0) + last_row.get(part.table, 0) - offset
         bytes_before += part.size
         staged.outside_window += part.outside_window
     db.unregister("arriving")

@@ -9,6 +9,7 @@ from onboarding.inference.keys import find_key
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, SETTING_ROLES, ColumnMapping, SchemaMapping
 from onboarding.inference.vocabulary import is_id
 from rankline.errors import UsageError
+from rankline.io.sources import PLACE_COLUMN
 
 MIN_CONFIDENCE, MAX_CONFIDENCE = 0.3, 0.99
 BEIR = {
@@ -104,7 +105,7 @@ def _map_candidates(mapping: SchemaMapping, role: str, mapped: dict[str, ColumnM
     candidates = [
         (confidence, why, setting, name)
         for name, stats in mapping.table(role).columns.items()
-        if name not in mapped and stats.distinct
+        if name not in mapped and stats.distinct and (role == "events" or name != PLACE_COLUMN)
         for setting, confidence, why in column_candidates(mapping, role, name)
     ]
     for confidence, why, setting, name in sorted(candidates, key=lambda each: -each[0]):

@@ -30,6 +30,8 @@ class DryRun:
     hint: str = ""  # what to try against what ingest would refuse
     refusal: str = ""  # why ingest would refuse the events that it can read
     feedback: dict[str, int] = field(default_factory=dict)  # events that are positives, negatives, neither
+    rows_without_column: dict[str, int] = field(default_factory=dict)  # of files that have no such column
+    empty_files: tuple[str, ...] = ()
 
     @property
     def tables_over_limit(self) -> list[str]:
@@ -79,6 +81,8 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
         hint=hint,
         refusal=_refusal(summary, config) if summary["read"]["events"] < events else "",
         feedback={group: events for group, events in summary.get("feedback", {}).items() if isinstance(events, int)},
+        rows_without_column=summary.get("rows_without_column", {}),
+        empty_files=tuple(summary.get("empty_files", ())),
     )
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from components.ingest.expressions import BOOLEAN_WORDS
 from onboarding.inference.candidates import unmapped_label
 from onboarding.inference.event_words import event_label, is_negated
+from onboarding.inference.keys import best_id
 from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
 from onboarding.inference.vocabulary import name_score, name_tokens
 from onboarding.survey.survey import TableSurvey
+from rankline.io import sources
 from rankline.labels import IMPRESSION
 
 # last words of names that are the time of an event, and no hour or weekday
@@ -42,6 +44,7 @@ TIME_NAMES = frozenset(
         "日時",
     ]
 )
+MAX_LEFT_OUT = 0.1  # of the log's rows, in a table that is not used and has its keys
 MAX_TOGETHER = 200  # events of one value of a column that may name requests
 
 
@@ -63,6 +66,7 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
         return
     log = mapping.table("events")
     columns = f"the columns are {', '.join(log.columns)}"
+    yield from _left_out_gaps(mapping, log)
     if not mapping.column("events", "item_id"):
         if nested := find_nested_items(mapping.survey, log):
             query = flattening_query(mapping.survey, log, nested)
@@ -86,6 +90,35 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     has_query_text = "queries" in mapping.roles or bool(mapping.column("events", "query_text"))
     if mapping.column("events", "query_id") and not has_query_text:
         yield Gap("the queries have no text", "name the table that has it", "--queries")
+
+
+def _left_out_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The tables with keys of events that have too many rows to be left out in silence."""
+    roles = set(mapping.roles.values())
+    left_out = [
+        table for name, table in mapping.survey.tables.items() if name not in roles and _is_large_log(mapping, table)
+    ]
+    if mapping.kind == "labels" or "events" in mapping.answered or not left_out:
+        return
+    places = [table.place or table.name for table in left_out]
+    counts = ", ".join(f"{place} ({table.rows_text})" for place, table in zip(places, left_out, strict=True))
+    together = sources.BETWEEN_PLACES.join([log.place, *places])
+    both = f", or both: --events {together!r}" if mapping.survey.format == "tables" else ", or a query that unites them"
+    yield Gap(
+        f"{counts} would be left out, with the keys of events, beside {log.place or log.name} ({log.rows_text})",
+        f"say which is the log: --events {log.place or log.name} (and --items, --users){both}",
+        "--events",
+    )
+
+
+def _is_large_log(mapping: SchemaMapping, table: TableSurvey) -> bool:
+    """Whether a table has users and items of events, and more than a share of the log's rows."""
+    log = mapping.table("events")
+    is_counted = (table.is_complete and log.is_complete) or not (table.size and log.size)
+    share = table.rows / log.rows if is_counted else table.size / log.size
+    keys = [mapping.column("events", name) for name in ("user_id", "item_id")]
+    has_keys = [key in table.columns or best_id(table, each)[1] > 0.4 for key, each in zip(keys, ("user", "item"))]
+    return share > MAX_LEFT_OUT and all(has_keys)
 
 
 def _item_gaps(mapping: SchemaMapping) -> Iterable[Gap]:

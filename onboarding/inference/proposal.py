@@ -66,7 +66,7 @@ def propose(
         inferred_roles = {role: role for role in ROLES if role in survey.tables}
     else:
         inferred_roles = assign_roles(survey, given_roles)
-    answered = frozenset(overrides or {})
+    answered = frozenset([*(overrides or {}), *given_roles])
     proposal = Proposal(survey, name, kind, inferred_roles, {}, time_zone=time_zone, answered=answered)
     role_overrides = assign_overrides(proposal, overrides or {})
     if not kind:

@@ -50,6 +50,12 @@ class TableSurvey:
     is_complete: bool  # the sample holds all of its rows
     files: int
     columns: dict[str, ColumnStats]
+    size: int = 0  # stored bytes; 0 in a database
+
+    @property
+    def rows_text(self) -> str:
+        """The number of rows, as it is shown to people."""
+        return f"{self.rows:,} rows" if self.is_complete else f"more than {self.rows:,} rows"
 
 
 @dataclass
@@ -297,7 +303,9 @@ def _query_parts(survey: Survey, place: str, rows: int) -> list[Part]:
 def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int) -> TableSurvey:
     """Load a table's first rows into DuckDB and compute the statistics of its columns."""
     parts = location.parts()
-    kinds, is_complete = load_sample(survey.db, name, parts, max_rows=max_rows)
+    several = sources.BETWEEN_PLACES in location.place  # of each of which some rows have to be seen
+    rows_of_part = max(max_rows // max(len(parts), 1), 1) if several else max_rows
+    kinds, is_complete = load_sample(survey.db, name, parts, max_rows=max_rows, rows_of_part=rows_of_part)
     (count,) = fetch_row(survey.db, f"SELECT count(*) FROM {identifier(name)}")
     if not count:
         raise no_rows_error(
@@ -310,4 +318,4 @@ def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int)
     if survey.format == "tables" and survey.files.decimal == "." and has_decimal_commas(survey.db, name, kinds):
         survey.files = survey.files.model_copy(update={"decimal": ","})
     stats = column_stats(survey.db, name, kinds, decimal=survey.files.decimal)
-    return TableSurvey(name, location.place, int(count), is_complete, location.files, stats)
+    return TableSurvey(name, location.place, int(count), is_complete, location.files, stats, location.size)
