@@ -127,7 +127,9 @@ def print_dry_run(result: DryRun, *, has_times: bool) -> None:
     for column, rows in result.rows_without_column.items():
         typer.echo(f"  {column} is empty in {rows:,} rows: their files have no such column")
     if result.empty_files:
-        typer.echo(f"  without bytes, and left out: {', '.join(path.rpartition('/')[2] for path in result.empty_files)}")
+        typer.echo(
+            f"  without bytes, and left out: {', '.join(path.rpartition('/')[2] for path in result.empty_files)}"
+        )
     if result.event_time_span[0] and has_times:
         typer.echo(f"  these events are from {result.event_time_span[0]} to {result.event_time_span[1]}")
     if result.feedback:

@@ -16,12 +16,24 @@ from rankline.errors import SourceError
 from rankline.io.sql import literal
 
 BOOLEAN_WORDS = {
-    "true": ("true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "sí", "si", "sim", "да", "是"),
-    "false": ("false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "нет", "否"),
-}
+    "true": (
+        "true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "sí", "si", "sim", "sì", "tak", "ano", "igen",
+        "evet", "да", "так", "是", "はい", "예", "네", "نعم", "✓", "✔", "☑", "✅",
+    ),
+    "false": (
+        "false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "nie", "ne", "nem", "hayır", "нет",
+        "ні", "否", "いいえ", "아니요", "아니오", "لا", "✗", "✘", "☐", "❌",
+    ),
+}  # fmt: skip
 NO_DATE = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"  # the last day of years, in any zone
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
 NULL_VALUES = (*NULL_KEYS, "None", "none", "NA", "N/A", "n/a")  # the same for a label
+# what stands for a missing value beside numbers, times, and yes and no
+MISSING_WORDS = (*NULL_VALUES, "#N/A", "NaT", "undefined", "-", "--", "—", "?")
+FREE_WORDS = (
+    "free", "gratis", "kostenlos", "umsonst", "gratuit", "gratuito", "grátis", "бесплатно", "免费", "無料", "무료",
+)  # fmt: skip
+INFINITE_WORDS = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "∞")
 TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
 # settings whose default column may be absent; all other columns that settings name must exist
 OPTIONAL_SETTINGS = ("category", "created_year", "labels", "user_attributes")
@@ -37,19 +49,20 @@ class ColumnExpressions:
         self.checks = [(check, literal(reason)) for check, reason in part.checks]
         self.absent: list[str] = []
         self.empty: list[str] = []  # columns that only other parts of the table have
-        self._derived: list[str] = []  # SQL of what several expressions share
+        self._shared_sql: list[str] = []  # what several expressions share
         self.raw_user = ""  # SQL of the user's id before it is normalised, once it is used
         self.plain_user = ""  # SQL of the user's id before it is hashed, once it is used
 
     def relation(self, rows: str) -> str:
         """SQL of ``rows`` with what several expressions share."""
-        return f"(SELECT *, {', '.join(self._derived)} FROM {rows})" if self._derived else rows
+        for number, expression in enumerate(self._shared_sql):  # a level each, or DuckDB would repeat the expressions
+            rows = f"(SELECT *, {expression} AS shared_{number} FROM {rows})"
+        return rows
 
     def _shared(self, expression: str) -> str:
         """The name of a column of `relation` with this expression, which is planned and computed once."""
-        column = f"shared_{len(self._derived)}"
-        self._derived.append(f"{expression} AS {column}")
-        return column
+        self._shared_sql.append(expression)
+        return f"shared_{len(self._shared_sql) - 1}"
 
     def has(self, name: str, *, setting: str) -> bool:
         """Whether the table has a column; only the default column of an optional setting may be absent.
@@ -142,17 +155,21 @@ class ColumnExpressions:
         text = self.text(name, setting="price")
         if kind not in TEXT_KINDS:
             return self._number(name, setting="price"), text
-        number = self._parse_number(f"without_currency({text})")
-        return f"CASE WHEN isfinite({number}) THEN {number} END", text
+        text = self._shared(f"CASE WHEN {text} NOT IN {sql_list(MISSING_WORDS)} THEN {text} END")
+        bare = self._shared(f"without_mark({self._shared(f'price_text({text})')})")
+        number = self._shared(self._parse_number(bare))
+        is_free = f"lower({text}) IN {sql_list(FREE_WORDS)}"
+        return f"CASE WHEN {is_free} THEN 0.0 WHEN isfinite({number}) THEN {number} END", text
 
     def number(self, name: str, *, setting: str, reason: str) -> str:
         """A column as a float64; a value that is neither empty, a finite number, nor yes or no rejects the row."""
         kind = self.column(name, setting=setting).kind
         text, number = self.text(name, setting=setting), self._number(name, setting=setting)
-        has_words = kind in TEXT_KINDS and setting == "labels"  # a word for missing is no value
-        given = f"{text} NOT IN {sql_list(NULL_VALUES)}" if has_words else f"{text} IS NOT NULL"
-        if kind in TEXT_KINDS:  # yes and no are 1 and 0
-            number = f"coalesce({number}, CAST({_yes_or_no(text)} AS DOUBLE))"
+        has_words = kind in TEXT_KINDS  # a word for missing is no value
+        given = f"{text} NOT IN {sql_list(MISSING_WORDS)}" if has_words else f"{text} IS NOT NULL"
+        if has_words:  # yes and no are 1 and 0
+            others = f"CAST({_yes_or_no(text)} AS DOUBLE)" + f", rating_number({text})" * (setting == "labels")
+            number = self._shared(f"coalesce({number}, {others})")
         if kind not in ("integer", "flag"):
             self.add_check(f"{given} AND NOT coalesce(isfinite({number}), false)", reason)
         return f"CASE WHEN {given} THEN {number} END" if has_words else number

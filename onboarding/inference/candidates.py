@@ -27,6 +27,7 @@ AUXILIARY_WORDS = {
 WORD_OF_NAME = 0.6  # the score of a name of which only the last word fits
 TARGET_NAMES = {"label", "target", "y", "outcome", "response", "标签"}  # of what a model of another kind has learned
 FEW_VALUES = 4
+MARKS = ("x", "*", "yes", "clicked", "bought")  # of what happened, where what did not is left empty
 MAX_POSITION = 1_000
 OTHER_NUMBERS = {
     "ticks": "numbers that are ticks of .NET", "filetime": "numbers that are file times of Windows",
@@ -156,7 +157,7 @@ def _amounts(column: Column) -> Iterator[Candidate]:
     if not (column.score("dwell") or column.score("quantity")):
         return
     stats = column.stats
-    if stats.numbers <= 0.95 or stats.distinct <= 2 or is_id(column.name):
+    if stats.numbers <= 0.95 or (stats.distinct <= 2 and (stats.low or 0) >= 0) or is_id(column.name):
         return
     if (stats.low or 0) >= 0 and (score := column.score("dwell")) > WORD_OF_NAME:
         yield "labels.dwell", 0.5 + 0.45 * score, f"amounts{_range_text(stats)}"
@@ -173,11 +174,15 @@ def _happened(column: Column) -> Iterator[Candidate]:
     tokens = name_tokens(column.name)
     is_whole = "_".join(word for word in tokens if word not in AUXILIARY_WORDS) in EVENT_WORDS[label].split()
     is_signed = stats.low == -1 and stats.high == 1 and stats.distinct <= 3
+    is_mark = stats.filled < 1 and stats.distinct == 1
+    if is_mark and is_whole and (stats.flags or stats.examples[0].lower() in MARKS):
+        yield "event_type", 0.85, f"{stats.examples[0]} or nothing"
+        return
     is_count = is_whole and stats.numbers > 0.95 and stats.is_integer and (stats.low or 0) >= 0
     if is_signed or (stats.distinct <= 2 and stats.flags > 0.9):
         kind = "yes and no" if stats.flags > 0.9 else f"{stats.distinct} distinct numbers{_range_text(stats)}"
         yield f"labels.{label}", 0.95 if is_whole else 0.7, kind
-    elif is_count and (tokens[-1].endswith("s") or set(tokens) & AUXILIARY_WORDS):
+    elif is_count and (tokens[-1].endswith("s") or set(tokens) & AUXILIARY_WORDS or stats.distinct == 2):
         yield f"labels.{label}", 0.7, f"counts{_range_text(stats)}"
 
 
@@ -278,6 +283,8 @@ def _named_item_column(column: Column) -> Iterator[Candidate]:
         ("language", stats.characters < 8 and stats.distinct < 200, f"{stats.distinct} codes"),
     ):
         if fits and (score := column.score(setting)):
+            if setting == "price" and stats.grouped:
+                score, why = min(score, 0.5), f"{why}; {stats.examples[0]} may be thousands: then --files decimal=,"
             yield setting, 0.45 + 0.5 * score, why
             return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from components.ingest.config import RESERVED_NAMES, stored_name
 from onboarding.inference.candidates import column_candidates
 from onboarding.inference.keys import find_key
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, SETTING_ROLES, ColumnMapping, SchemaMapping
@@ -79,7 +80,23 @@ def map_columns(mapping: SchemaMapping, role: str, overrides: Mapping[str, str])
     ordered = sorted(mapped.values(), key=lambda each: order.get(each.column, -1))
     if role == "items" and "title" not in overrides:
         _map_title(mapping, ordered)
-    return ordered
+    return _without_reserved(mapping, role, ordered)
+
+
+def _without_reserved(mapping: SchemaMapping, role: str, columns: list[ColumnMapping]) -> list[ColumnMapping]:
+    """The columns without further ones that ingest refuses for their names, which `not_kept` then has."""
+    names: set[str] = set()
+    free = []
+    for each in columns:
+        stored = stored_name(each.column).casefold()
+        is_declared = each.setting.endswith(("_attributes", "_numbers", "_vectors", "_texts"))
+        if is_declared and each.confidence < 1 and (stored in RESERVED_NAMES or stored in names):
+            other = "ingest writes" if stored in RESERVED_NAMES else "the table has"
+            mapping.not_kept[role, each.column] = f"{other} another column of this name"
+            continue
+        names |= {stored} if is_declared else set()
+        free.append(each)
+    return free
 
 
 def _map_key(mapping: SchemaMapping, role: str, mapped: dict[str, ColumnMapping], settled: set[str]) -> None:

@@ -12,6 +12,7 @@ from components.ingest.config import IngestConfig
 from components.ingest.feedback import check_feedback
 from components.ingest.step import ingest
 from rankline.errors import SourceError
+from rankline.runtime.progress import Progress
 
 MAX_EVENTS = 50_000
 MAX_EXAMPLE_ROWS = 10_000
@@ -45,7 +46,7 @@ class DryRun:
         ]
 
 
-def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
+def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS, progress: Progress = Progress()) -> DryRun:
     """Run ingest on the first events in a temporary folder.
 
     Raises:
@@ -57,11 +58,12 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
         raw = Path(folder) / "raw"
         hint = ""
         try:
-            ingest(raw, config=config, first_events=events)
+            ingest(raw, config=config, first_events=events, progress=progress)
         except SourceError as refusal:
             hint = refusal.hint.partition("; raise ingest.max_rejected_share")[0]
             try:
-                ingest(raw, config=config.model_copy(update={"max_rejected_share": 1.0}), first_events=events)
+                config_of_all = config.model_copy(update={"max_rejected_share": 1.0})
+                ingest(raw, config=config_of_all, first_events=events, progress=progress)
             except SourceError as error:
                 if str(raw) not in error.where:
                     raise

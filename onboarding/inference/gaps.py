@@ -67,6 +67,8 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     log = mapping.table("events")
     columns = f"the columns are {', '.join(log.columns)}"
     yield from _left_out_gaps(mapping, log)
+    for (role, column), why in mapping.not_kept.items():
+        yield Gap(f"{column} of {role} is not read: {why}", "rename it in the source, or name what it is with --column")
     if not mapping.column("events", "item_id"):
         if nested := find_nested_items(mapping.survey, log):
             query = flattening_query(mapping.survey, log, nested)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from fnmatch import fnmatchcase
 
@@ -104,15 +103,21 @@ def _home(place: str) -> tuple[str, str]:
 
 def _place_of(places: list[str], others: set[str]) -> str:
     """The place of a table in several: a pattern if its files begin alike and differ in what says nothing."""
-    prefix = re.match(r"(.*[-_./ ])?", os.path.commonprefix(places))
+    prefix = re.match(r"(.*[-_./ ])?", _common_start(places))
     suffix = places[0].rpartition("/")[2].partition(".")[2]
     pattern = f"{prefix[0] if prefix else ''}*.{suffix}"
     is_plain = not any("*" in place or event_label(_home(place)[1]) for place in places)
     alike = pattern[0] != "*" and all("/" not in place[len(pattern) - len(suffix) - 2 :] for place in places)
-    if is_plain and alike and all(fnmatchcase(place, pattern) for place in places):
-        if not any(fnmatchcase(path, pattern) for path in others):
-            return pattern
+    fits = all(fnmatchcase(place, pattern) for place in places)
+    if is_plain and alike and fits and not any(fnmatchcase(path, pattern) for path in others):
+        return pattern
     return sources.BETWEEN_PLACES.join(sorted(places))
+
+
+def _common_start(places: list[str]) -> str:
+    """What all places begin with."""
+    alike = itertools.takewhile(lambda signs: len(set(signs)) == 1, zip(*places, strict=False))
+    return "".join(signs[0] for signs in alike)
 
 
 def _changing_parts(name: str) -> str:

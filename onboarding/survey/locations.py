@@ -148,7 +148,9 @@ def table_places(source: str) -> list[str]:
             groups.setdefault(f"{parent}/{pattern}".lstrip("/"), []).append(path)
     groups = merge_same_columns(source, groups)
     if 1 < len(groups) <= MAX_GROUPS:
-        single = {paths[0] if len(paths) == 1 and _is_file(place, roots) else place: paths for place, paths in groups.items()}
+        single = {
+            paths[0] if len(paths) == 1 and _is_file(place, roots) else place: paths for place, paths in groups.items()
+        }
         groups = join_places(source, single)
     if not groups:
         raise SourceError(

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from components.ingest.expressions import BOOLEAN_WORDS, NULL_VALUES, TEXT_KINDS, sql_list
+from components.ingest.expressions import (
+    BOOLEAN_WORDS,
+    FREE_WORDS,
+    INFINITE_WORDS,
+    MISSING_WORDS,
+    TEXT_KINDS,
+    sql_list,
+)
 from components.ingest.numbers import GROUP
 from components.ingest.times import (
     EXCEL_EPOCH_DAYS,
@@ -19,11 +26,9 @@ from components.ingest.times import (
     ZONED,
     parsed,
 )
-from onboarding.inference.vocabulary import SUBJECT_WORDS, name_words
+from onboarding.inference.vocabulary import SUBJECT_WORDS, name_score, name_words
 from rankline.io.sql import fetch_row, identifier, literal
 
-# what stands for a missing value beside numbers, times, and yes and no
-MISSING_WORDS = (*NULL_VALUES, "#N/A", "NaT", "undefined", "-", "--", "—", "?")
 MIN_TIMES = 0.95  # share of the values that one unit or pattern has to read; ingest rejects the others by row
 EXAMPLE_LENGTH = 60
 SAMPLED_TIMES = 1_000  # values that the many patterns are tried on first
@@ -61,6 +66,7 @@ class ColumnStats:
     objects: float = 0.0  # share of objects and lists of objects
     vectors: float = 0.0
     clocks: float = 0.0  # share of times of day
+    grouped: float = 0.0  # share of 1.100, which may be 1100, if no value is written otherwise
     separator: str = ""  # between the elements of a list in a text
     times: tuple[str, ...] = ()  # units or patterns that fit the values; several if it is not clear
     zoned: float | None = None  # share of the times that name their zone; None for numbers, which are UTC
@@ -108,7 +114,7 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
     text = f"nullif(trim(CAST({identifier(column)} AS VARCHAR)), '')"
     if kind in TEXT_KINDS and _rows_without_words(db, table, text):
         # beside words, words for missing are ordinary values: what they are is decided when the map is written
-        without = f"CASE WHEN {text} NOT IN {sql_list(MISSING_WORDS)} THEN {text} END"
+        without = f"CASE WHEN NOT ({_is_word(text)}) THEN {text} END"
         stats = _value_stats(db, table, column, without, kind, decimal)
         if max(stats.numbers, stats.money, stats.flags) > MIN_TIMES or stats.times:
             return stats
@@ -117,18 +123,29 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
 
 def _rows_without_words(db: Any, table: str, text: str) -> bool:
     """Whether some values, and not all, are words for missing."""
-    words, values = fetch_row(
-        db, f"SELECT count(*) FILTER ({text} IN {sql_list(MISSING_WORDS)}), count({text}) FROM {identifier(table)}"
-    )
+    words, values = fetch_row(db, f"SELECT count(*) FILTER ({_is_word(text)}), count({text}) FROM {identifier(table)}")
     return 0 < int(words) < int(values)
+
+
+def _is_word(text: str) -> str:
+    """SQL for whether a text stands for no value, or for an infinite one."""
+    return f"{text} IN {sql_list(MISSING_WORDS)} OR lower({text}) IN {sql_list(INFINITE_WORDS)}"
 
 
 def _value_stats(db: Any, table: str, column: str, text: str, kind: str, decimal: str) -> ColumnStats:
     """The statistics of a column whose values are the SQL ``text``."""
     macro = "number_comma" if decimal == "," else "number_point"
+    number, has_price = f"{macro}(text)", "has_currency(priced)"
+    if name_score(column, "rating"):
+        number = f"coalesce({number}, rating_number(text))"
+    if name_score(column, "price"):
+        number = f"CASE WHEN lower(text) IN {sql_list(FREE_WORDS)} THEN 0.0 ELSE {number} END"
+        has_price = f"({has_price} OR number IS NULL)"
     values_sql = (
-        f"(SELECT *, {macro}(text) AS number, CASE WHEN has_currency(text) THEN {macro}(without_currency(text)) END "
-        f"AS price FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
+        f"(SELECT *, CASE WHEN has_price THEN {macro}(bare) END AS price "
+        f"FROM (SELECT *, {has_price} AS has_price, without_mark(priced) AS bare "
+        f"FROM (SELECT *, {number} AS number, price_text(text) AS priced "
+        f"FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))))"
     )
     row = _fetch_dict(db, _STATISTICS.replace("{values}", values_sql))
     examples = db.execute(
@@ -147,7 +164,7 @@ def _value_stats(db: Any, table: str, column: str, text: str, kind: str, decimal
     may_be_times = row["distinct"] > 1 and (row["characters"] or 0) < EXAMPLE_LENGTH
     is_named_time = bool(name_words(column) & SUBJECT_WORDS["time"])
     times, zoned = _time_formats(shares, kind, numbers, is_named_time) if may_be_times else ((), None)
-    averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors", "clocks")
+    averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors", "clocks", "grouped")
     average = {name: float(row[name] or 0) for name in averages}
     return ColumnStats(
         name=column, kind=kind, values=row["values"], filled=row["values"] / row["rows"] if row["rows"] else 0.0,
@@ -171,6 +188,8 @@ SELECT count(text) AS "values", count(*) AS "rows", count(DISTINCT text) AS "dis
     avg(CAST(regexp_matches(text, {literal(OBJECT)}) AS INTEGER)) AS objects,
     avg(CAST(regexp_full_match(text, {literal(VECTOR)}) AS INTEGER)) AS vectors,
     avg(CAST(regexp_full_match(text, {literal(CLOCK)}) AS INTEGER)) AS clocks,
+    CASE WHEN bool_and(regexp_matches(text, '^\D*\d{{1,3}}([.]\d{{3}})?\D*$'))
+        THEN avg(CAST(regexp_matches(text, '\d[.]\d{{3}}') AS INTEGER)) END AS grouped,
     avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ';') AS INTEGER)) AS semicolons,
     avg(CAST(contains(text, ' > ') AS INTEGER)) AS steps,
     avg(CAST(regexp_matches(text, '[^\W\d],\s?[^\W\d]') AS INTEGER)) AS commas
@@ -267,11 +286,12 @@ def has_decimal_commas(db: Any, table: str, kinds: dict[str, str]) -> bool:
     # 1,234 alone may have either; 12,5 and 1.234,50 and 1 200,00 have a comma
     comma = literal(rf"^[+-]?(\d*|\d{{1,3}}(([.]|{GROUP})\d{{3}})+),(\d{{1,2}}|\d{{4,}})$")
     for column in [column for column, kind in kinds.items() if kind == "text"]:
-        text = f"without_currency(trim(CAST({identifier(column)} AS VARCHAR)))"
+        text = f"price_text(trim(CAST({identifier(column)} AS VARCHAR)))"
         share, commas = fetch_row(
             db,
             "SELECT avg(CAST(number_comma(text) IS NOT NULL AS INTEGER)), "
-            f"count(*) FILTER (regexp_matches(text, {comma})) FROM (SELECT {text} AS text FROM {identifier(table)}) "
+            f"count(*) FILTER (regexp_matches(text, {comma})) FROM (SELECT without_mark(text) AS text "
+            f"FROM (SELECT {text} AS text FROM {identifier(table)})) "
             "WHERE text <> ''",
         )
         if (share or 0) > 0.98 and commas:

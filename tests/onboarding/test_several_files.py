@@ -70,9 +70,9 @@ def test_a_part_without_bytes_is_left_out_and_one_without_a_later_column_is_read
     files: dict[str, str | bytes] = {
         "log/part-1.csv": log(),
         "log/part-2.csv": "",
-        "log/part-3.csv": more(20, position=lambda n: n % 5),
+        "log/part-3.csv": more(20, rating=lambda n: n % 5 + 1),
     }
     result = tried(tmp_path, files)
-    assert (result.result.rows_read["events"], result.settings["position"]) == (60, "position")
-    assert result.result.rows_without_column == {"events.position": 40}
+    assert (result.result.rows_read["events"], result.settings["rating"]) == (60, "labels.rating")
+    assert result.result.rows_without_column == {"events.rating": 40}
     assert [Path(path).name for path in result.result.empty_files] == ["part-2.csv"]

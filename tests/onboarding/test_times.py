@@ -1,4 +1,4 @@
-"""Times of events: every spelling is proposed and read, an outlier is set aside by row, and none is left out in silence."""
+"""Times of events: every spelling is read, an outlier is one rejected row, and none is left out in silence."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ class Tables(FrozenModel):
 
     events: str = Field(
         default="",
-        description="The event log: file, pattern, folder or URL, or several of them with ' | ' between them; for sql a "
-        "table or a query.",
+        description="The event log: file, pattern, folder or URL, or several of them with ' | ' between them; for sql "
+        "a table or a query.",
     )
     items: str = Field(default="", description="The catalogue, in the same form.")
     users: str = Field(default="", description="The users and their attributes, in the same form.")
