@@ -56,13 +56,13 @@ class ColumnExpressions:
     def relation(self, rows: str) -> str:
         """SQL of ``rows`` with what several expressions share."""
         for number, expression in enumerate(self._shared_sql):  # a level each, or DuckDB would repeat the expressions
-            rows = f"(SELECT *, {expression} AS shared_{number} FROM {rows})"
+            rows = f"(SELECT *, {expression} AS shared_expression_{number} FROM {rows})"
         return rows
 
     def _shared(self, expression: str) -> str:
         """The name of a column of `relation` with this expression, which is planned and computed once."""
         self._shared_sql.append(expression)
-        return f"shared_{len(self._shared_sql) - 1}"
+        return f"shared_expression_{len(self._shared_sql) - 1}"
 
     def has(self, name: str, *, setting: str) -> bool:
         """Whether the table has a column; only the default column of an optional setting may be absent.
@@ -226,6 +226,7 @@ class ColumnExpressions:
         else:
             text, clock = self.text(name, setting=setting), self._time_of_day(setting)
             utc = self._parse_time(f"{text} || ' ' || {clock}" if clock else text, unit)
+        utc = self._shared(utc)
         if required:
             self.add_check(f"({utc}) IS NULL", f"unparsable {setting}")
             outside = f"NOT ({utc} >= {first} AND {utc} < {end})"
@@ -257,10 +258,10 @@ class ColumnExpressions:
     def _parse_time(self, text: str, unit: str) -> str:
         """A text as a time in UTC, by ISO 8601 or a strptime pattern."""
         if unit not in ("iso", "mixed"):
-            time = parsed(f"written_time({text})", unit)
+            time = self._shared(parsed(f"written_time({text})", unit))
             return f"CAST({time} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(time)
         epoch = [f"epoch_time({text})"] if unit == "mixed" else []
-        text = f"iso_text({text})"
+        text = self._shared(f"iso_text({text})")
         has_zone = f"regexp_matches({text}, {literal(ZONED)})"
         zoned = f"TRY_CAST(CASE WHEN {has_zone} THEN {text} END AS TIMESTAMPTZ)"
         is_naive = f"regexp_full_match({text}, {literal(NAIVE)})"

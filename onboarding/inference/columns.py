@@ -84,7 +84,7 @@ def map_columns(mapping: SchemaMapping, role: str, overrides: Mapping[str, str])
 
 
 def _without_reserved(mapping: SchemaMapping, role: str, columns: list[ColumnMapping]) -> list[ColumnMapping]:
-    """The columns without further ones that ingest refuses for their names, which `not_kept` then has."""
+    """The columns without further ones that ingest refuses for their names, which `not_read` then has."""
     names: set[str] = set()
     free = []
     for each in columns:
@@ -92,7 +92,7 @@ def _without_reserved(mapping: SchemaMapping, role: str, columns: list[ColumnMap
         is_declared = each.setting.endswith(("_attributes", "_numbers", "_vectors", "_texts"))
         if is_declared and each.confidence < 1 and (stored in RESERVED_NAMES or stored in names):
             other = "ingest writes" if stored in RESERVED_NAMES else "the table has"
-            mapping.not_kept[role, each.column] = f"{other} another column of this name"
+            mapping.not_read[role, each.column] = f"{other} another column of this name"
             continue
         names |= {stored} if is_declared else set()
         free.append(each)

@@ -67,7 +67,7 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     log = mapping.table("events")
     columns = f"the columns are {', '.join(log.columns)}"
     yield from _left_out_gaps(mapping, log)
-    for (role, column), why in mapping.not_kept.items():
+    for (role, column), why in mapping.not_read.items():
         yield Gap(f"{column} of {role} is not read: {why}", "rename it in the source, or name what it is with --column")
     if not mapping.column("events", "item_id"):
         if nested := find_nested_items(mapping.survey, log):

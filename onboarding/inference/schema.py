@@ -58,7 +58,7 @@ class SchemaMapping:
     column_mappings: dict[str, list[ColumnMapping]]  # role -> what its columns are
     time_zone: str = ""
     time_unit: str = ""  # of the events' timestamps
-    not_kept: dict[tuple[str, str], str] = field(default_factory=dict)  # (role, column) -> why
+    not_read: dict[tuple[str, str], str] = field(default_factory=dict)  # (role, column) -> why
     answered: frozenset[str] = frozenset()  # settings that were given
     languages: dict[str, str] = field(default_factory=dict)  # role -> language code
 

@@ -161,7 +161,8 @@ def _value_stats(db: Any, table: str, column: str, text: str, kind: str, decimal
         return [float(share or 0) for share in row]
 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
-    may_be_times = row["distinct"] > 1 and (row["characters"] or 0) < EXAMPLE_LENGTH
+    varies = numbers < MIN_TIMES or row["distinct"] > 1  # one number in all rows is no time
+    may_be_times = row["values"] and varies and (row["characters"] or 0) < EXAMPLE_LENGTH
     is_named_time = bool(name_words(column) & SUBJECT_WORDS["time"])
     times, zoned = _time_formats(shares, kind, numbers, is_named_time) if may_be_times else ((), None)
     averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors", "clocks", "grouped")

@@ -49,13 +49,14 @@ def find_files(source: Source) -> Files:
         files = finders[source.format](source)
         if source.only_items:
             files = {table: each for table, each in files.items() if table in ("items", "database")}
+    is_refused = all if source.format == "tables" else any  # a part without bytes is left out
     for each in files.values():
-        if each and all(file.is_empty() for file in each):
+        if each and is_refused(file.is_empty() for file in each):
             raise no_rows_error(
                 "a source file is empty",
                 expected="a header and at least one row",
                 found="0 bytes",
-                where=each[0].path,
+                where=next(file.path for file in each if file.is_empty()),
                 hint="fetch the data again, or point ingest.source at another copy",
             )
     return files
