@@ -84,8 +84,10 @@ _PRICE_SPELLINGS = (
     (r"(?i)(\d\D*)\s*/\s*\pL+[.]?$", r"\1"),
     (rf"^(.*?\d)(?:\s*(?:{CURRENCY}))?\s*(?:-|–|—|to|bis)\s*[^\d,.]{{0,5}}[\d.,'’ ]*\d([^\d]*)$", r"\1\2"),
     (r"^(\d+)\s*(\p{Sc})\s*(\d\d)$", rf"\1{DECIMAL}\3 \2"),  # 10€99
-    (r"^(\d+)([.]\d+)?[kK]$", r"\1\2e3"),
-    (r"^(\d+)\s*¢$", r"\1e-2"),
+    (r"^(\d+)[kK]$", r"\1000"),
+    (r"^(\d+[.]\d+)[kK]$", r"\1e3"),
+    (r"^(\d)\s*¢$", r"00\1¢"), (r"^(\d\d)\s*¢$", r"0\1¢"),
+    (r"^(\d+)(\d\d)\s*¢$", rf"\1{DECIMAL}\2"),
 )  # fmt: skip
 
 
@@ -107,8 +109,7 @@ CREATE MACRO read_comma(plain) AS {_read(",")};
 CREATE MACRO may_be_number(text) AS length(text) <= 40 AND regexp_matches(text, '\\p{{Nd}}');
 CREATE MACRO number_point(text) AS coalesce(
     TRY_CAST(text AS DOUBLE), CASE WHEN may_be_number(text) THEN read_point({_plain("text", ".")}) END);
-CREATE MACRO number_comma(text) AS CASE WHEN may_be_number(text) THEN coalesce(
-    TRY_CAST(regexp_extract(text, '^\\d+e-?\\d$') AS DOUBLE), read_comma({_plain("text", ",")})) END;
+CREATE MACRO number_comma(text) AS CASE WHEN may_be_number(text) THEN read_comma({_plain("text", ",")}) END;
 CREATE MACRO price_text(text) AS {_price_text()};
 CREATE MACRO without_mark(text) AS CASE WHEN length(text) > 60 THEN text ELSE
     regexp_replace(text, {literal(f"{_BEFORE}|{_BEHIND}")}, '\\1\\4') END;

@@ -76,8 +76,8 @@ def propose(
             proposal.column_mappings[role] = map_columns(proposal, role, role_overrides.get(role, {}))
     proposal.time_unit = _time_unit(proposal, (overrides or {}).get("timestamp_unit", ""))
     if "events" in proposal.roles and "time_of_day" not in answered and not _is_date(proposal):
-        columns = proposal.column_mappings["events"]
-        proposal.column_mappings["events"] = [each for each in columns if each.setting != "time_of_day"]
+        of_events = proposal.column_mappings["events"]
+        proposal.column_mappings["events"] = [each for each in of_events if each.setting != "time_of_day"]
     if survey.format != "beir":
         for role in proposal.roles:
             proposal.column_mappings[role] = without_unreadable(proposal, role)
