@@ -93,9 +93,10 @@ def read_layout(stream: Any, table: str, file: File, settings: TextFiles) -> Lay
 
 
 def _has_more_values(stream: Any, line: str) -> bool:
-    """Whether the next line has more delimiters than this one, which is then a comment."""
-    following = str(stream.peek(1).decode("utf-8", "ignore")).lstrip("\r\n").splitlines()[:1]
-    return bool(following) and any(following[0].count(each) > line.count(each) for each in DELIMITERS)
+    """Whether the next line without # has more delimiters than this one, which is then a comment."""
+    lines = str(stream.peek(1).decode("utf-8", "ignore")).splitlines()
+    following = next((each for each in lines if each and not each.startswith("#")), "")
+    return any(following.count(each) > line.count(each) for each in DELIMITERS)
 
 
 def _refuse_odd_delimiter(header: str, file: File) -> None:
