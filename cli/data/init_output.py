@@ -44,9 +44,9 @@ def print_proposal(proposal: Proposal) -> None:
     """Print the proposal: one table per role, the tables that are not used, the kind of recipe."""
     for role in proposal.roles:
         print_mapping(proposal, role)
-    unused = [name for name in proposal.survey.tables if name not in proposal.roles.values()]
+    unused = [table for name, table in proposal.survey.tables.items() if name not in proposal.roles.values()]
     if unused:
-        typer.echo(f"not used: {', '.join(unused)}")
+        typer.echo("not used: " + ", ".join(f"{table.place or table.name} ({table.rows_text})" for table in unused))
     print_labels(proposal)
     if setting := proposal.user_features_setting:
         typer.echo(f"\nattributes of users are kept; the model does not read them until you add --set '{setting}'")
@@ -124,6 +124,12 @@ def print_dry_run(result: DryRun, *, has_times: bool) -> None:
         for reason, count in sorted(reasons.items(), key=lambda each: -each[1]):
             example = " ".join(result.examples.get((table, reason), "").split())[:100]
             typer.echo(f"    {count:>7,} {reason}" + f": {example}" * bool(example))
+    for column, rows in result.rows_without_column.items():
+        typer.echo(f"  {column} is empty in {rows:,} rows: their files have no such column")
+    if result.empty_files:
+        typer.echo(
+            f"  without bytes, and left out: {', '.join(path.rpartition('/')[2] for path in result.empty_files)}"
+        )
     if result.event_time_span[0] and has_times:
         typer.echo(f"  these events are from {result.event_time_span[0]} to {result.event_time_span[1]}")
     if result.feedback:

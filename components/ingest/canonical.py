@@ -97,7 +97,7 @@ def _event_type_labels(source: ColumnExpressions, columns: Columns, labels: dict
     """All labels: 1 if the event's type sets it, else 0; none of an empty type, or one kept out of learning."""
     config, types = source.config, columns.event_types
     if config.effective_labels():
-        types = {**types, "": ""}
+        types = {"": "", **types}
     text = f"coalesce({source.text(columns.event_type, setting='event_type')}, '')"
     source.add_check(f"{text} NOT IN {sql_list(types)}", "unknown event type")
 

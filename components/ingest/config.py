@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.ingest.ids import NORMALISATIONS
 from components.ingest.label_settings import DEFAULT_COLUMNS, check_labels, mapped_columns
-from components.ingest.times import OTHER_UNITS
+from components.ingest.times import OTHER_UNITS, UNITS
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, TIME_ZONE, USERS, FrozenModel
 from rankline.errors import SettingError
 from rankline.io.sources import Source, is_file_database
@@ -36,7 +36,6 @@ RESERVED_NAMES = {
     SPLIT,
     "release_year",
 }
-UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}  # unit of a numeric time -> microseconds
 
 
 class Columns(FrozenModel):
@@ -56,9 +55,12 @@ class Columns(FrozenModel):
     timestamp: str = Field("timestamp", description="Column of events with the time.")
     timestamp_unit: str = Field(
         "s",
-        description="Format of the times: s, ms, us or ns since 1970, iso, excel (days since 1899-12-30), ticks "
-        "(of .NET), or a pattern such as '%d.%m.%Y %H:%M'. Ignored for a column that the source itself types as a "
-        "time.",
+        description="Format of the times: s, ms, us or ns since 1970, iso, mixed (iso, and numbers since 1970 whose "
+        "size tells the unit), excel (days since 1899-12-30), ticks (of .NET), filetime (of Windows), or a pattern "
+        "such as '%d.%m.%Y %H:%M'. Ignored for a column that the source itself types as a time.",
+    )
+    time_of_day: str = Field(
+        "", description="Column of events with the time of day, if that of the timestamp has only the date."
     )
     time_zone: str = Field(
         "", description="Zone of times without a zone, such as UTC or Europe/Berlin; required if there are any."

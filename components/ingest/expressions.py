@@ -7,22 +7,33 @@ import difflib
 import zoneinfo
 from collections.abc import Collection, Iterable
 
-from components.ingest.config import UNITS, Columns, IngestConfig, stored_name
+from components.ingest.config import Columns, IngestConfig, stored_name
 from components.ingest.ids import normalised, whole
 from components.ingest.readers.parts import Column, Part
-from components.ingest.times import EXCEL_EPOCH_DAYS, NAIVE, TICKS_EPOCH, ZONED
+from components.ingest.times import EXCEL_EPOCH_DAYS, FIRST_US, NAIVE, STEPS_OF_100_NS, UNITS, ZONED, parsed
 from rankline.contracts import TIME_ZONE
 from rankline.errors import SourceError
 from rankline.io.sql import literal
 
 BOOLEAN_WORDS = {
-    "true": ("true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "sí", "si", "sim", "да", "是"),
-    "false": ("false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "нет", "否"),
-}
+    "true": (
+        "true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "sí", "si", "sim", "sì", "tak", "ano", "igen",
+        "evet", "да", "так", "是", "はい", "예", "네", "نعم", "✓", "✔", "☑", "✅",
+    ),
+    "false": (
+        "false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "nie", "ne", "nem", "hayır", "нет",
+        "ні", "否", "いいえ", "아니요", "아니오", "لا", "✗", "✘", "☐", "❌",
+    ),
+}  # fmt: skip
 NO_DATE = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"  # the last day of years, in any zone
-EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
 NULL_VALUES = (*NULL_KEYS, "None", "none", "NA", "N/A", "n/a")  # the same for a label
+# what stands for a missing value beside numbers, times, and yes and no
+MISSING_WORDS = (*NULL_VALUES, "#N/A", "NaT", "undefined", "-", "--", "—", "?")
+FREE_WORDS = (
+    "free", "gratis", "kostenlos", "umsonst", "gratuit", "gratuito", "grátis", "бесплатно", "免费", "無料", "무료",
+)  # fmt: skip
+INFINITE_WORDS = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "∞")
 TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
 # settings whose default column may be absent; all other columns that settings name must exist
 OPTIONAL_SETTINGS = ("category", "created_year", "labels", "user_attributes")
@@ -37,11 +48,24 @@ class ColumnExpressions:
         self.part, self.config, self.tables = part, config, tables
         self.checks = [(check, literal(reason)) for check, reason in part.checks]
         self.absent: list[str] = []
+        self.empty: list[str] = []  # columns that only other parts of the table have
+        self._shared_sql: list[str] = []  # what several expressions share
         self.raw_user = ""  # SQL of the user's id before it is normalised, once it is used
         self.plain_user = ""  # SQL of the user's id before it is hashed, once it is used
 
+    def relation(self, rows: str) -> str:
+        """SQL of ``rows`` with what several expressions share."""
+        for number, expression in enumerate(self._shared_sql):  # a level each, or DuckDB would repeat the expressions
+            rows = f"(SELECT *, {expression} AS shared_expression_{number} FROM {rows})"
+        return rows
+
+    def _shared(self, expression: str) -> str:
+        """The name of a column of `relation` with this expression, which is planned and computed once."""
+        self._shared_sql.append(expression)
+        return f"shared_expression_{len(self._shared_sql) - 1}"
+
     def has(self, name: str, *, setting: str) -> bool:
-        """Whether the part has a column; only the default column of an optional setting may be absent.
+        """Whether the table has a column; only the default column of an optional setting may be absent.
 
         Raises:
             SourceError: a column that the settings name is absent.
@@ -53,6 +77,10 @@ class ColumnExpressions:
         if setting in OPTIONAL_SETTINGS and getattr(self.config.columns, setting) == default and not requested:
             self.absent.append(name)
             return False
+        if self.part.others_have(name):
+            self.empty.append(name)
+            self.part.columns[name] = Column("NULL::VARCHAR", "text")
+            return True
         names = list(self.part.columns)
         closest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         raise SourceError(
@@ -127,17 +155,21 @@ class ColumnExpressions:
         text = self.text(name, setting="price")
         if kind not in TEXT_KINDS:
             return self._number(name, setting="price"), text
-        number = self._parse_number(f"without_currency({text})")
-        return f"CASE WHEN isfinite({number}) THEN {number} END", text
+        text = self._shared(f"CASE WHEN {text} NOT IN {sql_list(MISSING_WORDS)} THEN {text} END")
+        bare = self._shared(f"without_mark({self._shared(f'price_text({text})')})")
+        number = self._shared(self._parse_number(bare))
+        is_free = f"lower({text}) IN {sql_list(FREE_WORDS)}"
+        return f"CASE WHEN {is_free} THEN 0.0 WHEN isfinite({number}) THEN {number} END", text
 
     def number(self, name: str, *, setting: str, reason: str) -> str:
         """A column as a float64; a value that is neither empty, a finite number, nor yes or no rejects the row."""
         kind = self.column(name, setting=setting).kind
         text, number = self.text(name, setting=setting), self._number(name, setting=setting)
-        has_words = kind in TEXT_KINDS and setting == "labels"  # a word for missing is no value
-        given = f"{text} NOT IN {sql_list(NULL_VALUES)}" if has_words else f"{text} IS NOT NULL"
-        if kind in TEXT_KINDS:  # yes and no are 1 and 0
-            number = f"coalesce({number}, CAST({_yes_or_no(text)} AS DOUBLE))"
+        has_words = kind in TEXT_KINDS  # a word for missing is no value
+        given = f"{text} NOT IN {sql_list(MISSING_WORDS)}" if has_words else f"{text} IS NOT NULL"
+        if has_words:  # yes and no are 1 and 0
+            others = f"CAST({_yes_or_no(text)} AS DOUBLE)" + f", rating_number({text})" * (setting == "labels")
+            number = self._shared(f"coalesce({number}, {others})")
         if kind not in ("integer", "flag"):
             self.add_check(f"{given} AND NOT coalesce(isfinite({number}), false)", reason)
         return f"CASE WHEN {given} THEN {number} END" if has_words else number
@@ -167,28 +199,34 @@ class ColumnExpressions:
         if kind == "instant":
             utc = f"CASE WHEN isfinite({sql}) THEN TRY_CAST({sql} AS TIMESTAMPTZ) END"
         elif kind == "naive":
-            utc = self._to_utc(f"TRY_CAST({sql} AS TIMESTAMP)")
+            clock = self._time_of_day(setting)
+            time = f"TRY_CAST({sql} AS DATE) + TRY_CAST({clock} AS TIME)" if clock else f"TRY_CAST({sql} AS TIMESTAMP)"
+            utc = self._to_utc(time)
         elif unit == "excel":  # local days since 1899-12-30
             days = self._number(name, setting=setting)
             ms = f"CASE WHEN abs({days}) < 3e6 THEN CAST(round(({days} - {EXCEL_EPOCH_DAYS}) * 86400000) AS BIGINT) END"
             utc = self._to_utc(f"make_timestamp_ms({ms})")
-        elif unit == "ticks":  # of 100 ns since the year 1
-            ticks = f"TRY_CAST({self.text(name, setting=setting)} AS HUGEINT)"
-            us = f"CASE WHEN abs({ticks}) < 4e18 THEN CAST(({ticks} - {TICKS_EPOCH}) // 10 AS BIGINT) END"
+        elif unit in STEPS_OF_100_NS:
+            steps = f"TRY_CAST({self.text(name, setting=setting)} AS HUGEINT)"
+            us = f"CASE WHEN abs({steps}) < 4e18 THEN CAST(({steps} - {STEPS_OF_100_NS[unit]}) // 10 AS BIGINT) END"
             utc = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
         elif unit in UNITS:
             number = self._number(name, setting=setting)
             if kind in TEXT_KINDS:  # /Date(1680000000000)/, as .NET writes JSON
                 text = self.text(name, setting=setting)
-                number = f"coalesce({number}, TRY_CAST(regexp_extract({text}, '^/Date[(]([+-]?\\d+)', 1) AS DOUBLE))"
+                number = self._shared(f"coalesce({number}, TRY_CAST(epoch_text({text}) AS DOUBLE))")
             unit_hint, other_units = self._fitting_units(number, setting=setting, unit=unit)
             us = f"{number} * {UNITS[unit]}"
             us = f"CASE WHEN abs({us}) < 2e17 THEN CAST(round({us}) AS BIGINT) END"
             utc = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
             if required:
-                self.checks.append((f"isfinite({number}) AND ({us}) IS NULL", f"'implausible time' || {unit_hint}"))
+                # 0 stands for no time
+                no_time = f"isfinite({number}) AND (({us}) IS NULL OR {number} = 0)"
+                self.checks.append((no_time, f"'implausible time' || {unit_hint}"))
         else:
-            utc = self._parse_time(self.text(name, setting=setting), unit)
+            text, clock = self.text(name, setting=setting), self._time_of_day(setting)
+            utc = self._parse_time(f"{text} || ' ' || {clock}" if clock else text, unit)
+        utc = self._shared(utc)
         if required:
             self.add_check(f"({utc}) IS NULL", f"unparsable {setting}")
             outside = f"NOT ({utc} >= {first} AND {utc} < {end})"
@@ -199,13 +237,19 @@ class ColumnExpressions:
         # year 1 and year 9999 stand for no date
         return f"CASE WHEN {utc} >= TIMESTAMPTZ '1000-01-01 00:00:00+00' AND {utc} < {NO_DATE} THEN {utc} END"
 
+    def _time_of_day(self, setting: str) -> str:
+        """The time of day beside a date, as text; empty if the settings name no such column."""
+        name = self.config.columns.time_of_day if setting == "timestamp" else ""
+        return self.text(name, setting="time_of_day") if name else ""
+
     def _plausible_range(self) -> tuple[str, str]:
         return f"TIMESTAMPTZ {literal(self.config.earliest)}", f"TIMESTAMPTZ {literal(self.config.latest)}"
 
     def _fitting_units(self, number: str, *, setting: str, unit: str) -> tuple[str, str]:
         """A hint at another unit in which a number is a plausible time, and the condition that there is one."""
         first, end = self._plausible_range()
-        bounds = f"BETWEEN greatest(epoch_us({first}), {EARLIEST_PLAUSIBLE_US}) AND epoch_us({end})"
+        # no log is older than 1990, so a unit that gives an earlier time is wrong
+        bounds = f"BETWEEN greatest(epoch_us({first}), {FIRST_US}) AND epoch_us({end})"
         fits = {other: f"{number} * {factor} {bounds}" for other, factor in UNITS.items() if other != unit}
         prefix = "" if setting == "known_at" else f"ingest.columns.{setting}_unit="  # known_at has the events' unit
         cases = [f"WHEN {fit} THEN '; it would fit {prefix}{other}'" for other, fit in fits.items()]
@@ -213,15 +257,16 @@ class ColumnExpressions:
 
     def _parse_time(self, text: str, unit: str) -> str:
         """A text as a time in UTC, by ISO 8601 or a strptime pattern."""
-        if unit != "iso":
-            parsed = f"try_strptime(with_spaces({text}), {literal(unit)})"
-            return f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(parsed)
-        text = f"iso_text({text})"
+        if unit not in ("iso", "mixed"):
+            time = self._shared(parsed(f"written_time({text})", unit))
+            return f"CAST({time} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(time)
+        epoch = [f"epoch_time({text})"] if unit == "mixed" else []
+        text = self._shared(f"iso_text({text})")
         has_zone = f"regexp_matches({text}, {literal(ZONED)})"
         zoned = f"TRY_CAST(CASE WHEN {has_zone} THEN {text} END AS TIMESTAMPTZ)"
         is_naive = f"regexp_full_match({text}, {literal(NAIVE)})"
         naive = self._to_utc(f"TRY_CAST(CASE WHEN {is_naive} THEN {text} END AS TIMESTAMP)")
-        return f"coalesce({zoned}, {naive})"
+        return f"coalesce({', '.join([*epoch, zoned, naive])})"
 
     def _to_utc(self, local_time: str) -> str:
         """A local time in UTC; one that clocks skipped or showed twice rejects the row."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.ingest.config import Columns, IngestConfig
+from components.ingest.expressions import INFINITE_WORDS, sql_list
 from components.ingest.ids import find_meeting
 from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE, WRONG_NUMBER
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
@@ -116,13 +117,15 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
     """
     if "price_as_written" not in column_names(db, "items"):
         return 0
-    priced, unreadable, example, codes, marks = fetch_row(
+    infinite = f"lower(price_as_written) IN {sql_list(INFINITE_WORDS)}"
+    priced, unreadable, infinite_ones, example, codes, marks = fetch_row(
         db,
-        """SELECT count(price_as_written), count(price_as_written) FILTER (price IS NULL),
-            arg_min(price_as_written, row) FILTER (price IS NULL),
+        f"""SELECT count(price_as_written), count(price_as_written) FILTER (price IS NULL AND NOT {infinite}),
+            count(*) FILTER ({infinite}), arg_min(price_as_written, row) FILTER (price IS NULL AND NOT {infinite}),
             list(DISTINCT code) FILTER (code IS NOT NULL), list(DISTINCT mark) FILTER (mark IS NOT NULL)
         FROM (SELECT *, currency_of(mark) AS code FROM (
-            SELECT *, CASE WHEN price IS NOT NULL THEN currency_mark(price_as_written) END AS mark FROM good_items))""",
+            SELECT *, currency_mark(priced) AS mark
+            FROM (SELECT *, CASE WHEN price > 0 THEN price_text(price_as_written) END AS priced FROM good_items)))""",
     )
     where = f"column {columns.price} of items"
     if unreadable > config.max_rejected_share * priced:
@@ -141,7 +144,7 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
             where=where,
             hint="convert them to one currency, or leave ingest.columns.price empty",
         )
-    return int(unreadable)
+    return int(unreadable + infinite_ones)
 
 
 def count_unknown_zones(db: Any, config: IngestConfig) -> dict[str, int]:
@@ -174,8 +177,9 @@ def count_unknown_zones(db: Any, config: IngestConfig) -> dict[str, int]:
 def _decimal_hint(db: Any, config: IngestConfig) -> str:
     """The decimal sign to set for prices that cannot be read, if the other one reads more of them."""
     other, macro = (",", "number_comma") if config.files.decimal == "." else (".", "number_point")
-    query = f"SELECT avg(CAST({macro}(without_currency(price_as_written)) IS NOT NULL AS INTEGER)) FROM good_items"
-    (share,) = fetch_row(db, f"{query} WHERE price_as_written IS NOT NULL AND price IS NULL")
+    unread = "SELECT price_text(price_as_written) AS priced FROM good_items WHERE price IS NULL AND priced IS NOT NULL"
+    bare = f"SELECT without_mark(priced) AS bare FROM ({unread})"
+    (share,) = fetch_row(db, f"SELECT avg(CAST({macro}(bare) IS NOT NULL AS INTEGER)) FROM ({bare})")
     return f"set ingest.files.decimal={other}, which reads {share:.0%} of these; " if share else ""
 
 

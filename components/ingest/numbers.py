@@ -2,7 +2,8 @@ r"""Numbers and prices as people write them, as macros of DuckDB.
 
 `number_point` and `number_comma` read a text with that decimal sign: digits of any script, thousands parted by spaces,
 apostrophes or the other sign where that is not ambiguous, a sign before or behind, parentheses for less than nothing.
-`without_currency` removes one currency before or behind, `currency_of` names it.
+`price_text` removes the words beside a price, `without_mark` one currency before or behind, `currency_of` names it.
+Where an expression is an argument of several macros, name it in a subquery: DuckDB repeats the arguments of macros.
 """
 
 from rankline.io.sql import literal
@@ -25,6 +26,7 @@ GROUP = r"[ \x{00A0}\x{2007}\x{2009}\x{202F}'’´`]"  # between thousands, what
 _SCRIPTS = (0x0660, 0x06F0, 0x0966, 0x09E6, 0xFF10)  # the zeros of Arabic, Persian, Devanagari, Bengali, full width
 _DIGITS = "".join(chr(zero + digit) for zero in _SCRIPTS for digit in range(10))
 _SIGNS = "−–—＋．，"
+DECIMAL = chr(0xE000)  # stands for the decimal sign, whichever it is
 _CODE_CASES = " ".join(
     f"WHEN {literal(mark.lower())} THEN {literal(code)}" for code, marks in CURRENCIES.items() for mark in marks
 )
@@ -54,7 +56,10 @@ def _read(decimal: str) -> str:
 def _plain(text: str, decimal: str) -> str:
     """SQL for a text in ASCII digits: signs in front, no percent sign, no dash for missing cents."""
     group = "." if decimal == "," else ","
-    written, ascii = _DIGITS + _SIGNS + "٫٬", "0123456789" * len(_SCRIPTS) + "---+.," + decimal + group
+    written, ascii = (
+        _DIGITS + _SIGNS + "٫٬" + DECIMAL,
+        "0123456789" * len(_SCRIPTS) + "---+.," + decimal + group + decimal,
+    )
     plain = f"translate({text}, {literal(written)}, {literal(ascii)})"
     for pattern, replacement in (
         (rf"^{SPACE}+|{SPACE}+$", ""),
@@ -69,6 +74,30 @@ def _plain(text: str, decimal: str) -> str:
     return plain
 
 
+_FROM = r"from|starting at|only|now|approx[.]?|ab|nur|ca[.]?|à partir de|dès|desde|a partire da|vanaf|od|от|~|≈"
+_TAXES = r"[(]?(incl|inkl|excl|exkl|zzgl|plus|inc|ex|ttc|ht|tva|iva|mwst|vat|per|pro|par)\b.*"
+# what stands beside a price -> the price alone; of a range the lower one
+_PRICE_SPELLINGS = (
+    (r"&nbsp;", " "), (r"&euro;|&#8364;", "€"), (r"&pound;|&#163;", "£"), (r"&yen;|&#165;", "¥"), (r"&dollar;", "$"),
+    (rf"(?i)^({_FROM})\s+", ""),
+    (rf"(?i)(\d\S*(\s*({CURRENCY}))?)\s*{_TAXES}$", r"\1"),
+    (r"(?i)(\d\D*)\s*/\s*\pL+[.]?$", r"\1"),
+    (rf"^(.*?\d)(?:\s*(?:{CURRENCY}))?\s*(?:-|–|—|to|bis)\s*[^\d,.]{{0,5}}[\d.,'’ ]*\d([^\d]*)$", r"\1\2"),
+    (r"^(\d+)\s*(\p{Sc})\s*(\d\d)$", rf"\1{DECIMAL}\3 \2"),  # 10€99
+    (r"^(\d+)[kK]$", r"\1000"),
+    (r"^(\d+[.]\d+)[kK]$", r"\1e3"),
+    (r"^(\d)\s*¢$", r"00\1¢"), (r"^(\d\d)\s*¢$", r"0\1¢"),
+    (r"^(\d+)(\d\d)\s*¢$", rf"\1{DECIMAL}\2"),
+)  # fmt: skip
+
+
+def _price_text() -> str:
+    sql = "text"
+    for pattern, replacement in _PRICE_SPELLINGS:
+        sql = f"regexp_replace({sql}, {literal(pattern)}, {literal(replacement)}, 'g')"
+    return f"CASE WHEN length(text) <= 60 THEN {sql} ELSE text END"
+
+
 _SIGN = "[+\\-−(]?"
 _BEFORE = rf"^{SPACE}*({_SIGN}){SPACE}*({CURRENCY}){SPACE}*"
 _BEHIND = rf"{SPACE}*({CURRENCY})(\)?){SPACE}*$"
@@ -81,10 +110,15 @@ CREATE MACRO may_be_number(text) AS length(text) <= 40 AND regexp_matches(text, 
 CREATE MACRO number_point(text) AS coalesce(
     TRY_CAST(text AS DOUBLE), CASE WHEN may_be_number(text) THEN read_point({_plain("text", ".")}) END);
 CREATE MACRO number_comma(text) AS CASE WHEN may_be_number(text) THEN read_comma({_plain("text", ",")}) END;
-CREATE MACRO without_currency(text) AS CASE WHEN length(text) > 60 THEN text ELSE
+CREATE MACRO price_text(text) AS {_price_text()};
+CREATE MACRO without_mark(text) AS CASE WHEN length(text) > 60 THEN text ELSE
     regexp_replace(text, {literal(f"{_BEFORE}|{_BEHIND}")}, '\\1\\4') END;
 CREATE MACRO currency_mark(text) AS coalesce(
     nullif(regexp_extract(text, {literal(_BEFORE)}, 2), ''), nullif(regexp_extract(text, {literal(_BEHIND)}, 1), ''));
+CREATE MACRO rating_number(text) AS CASE
+    WHEN regexp_full_match(text, '\\d+([.]\\d+)?\\s*/\\s*\\d+')
+        THEN TRY_CAST(regexp_extract(text, '^[\\d.]+') AS DOUBLE)
+    WHEN regexp_full_match(text, '[★⭐]+[☆✩]*') THEN len(regexp_extract_all(text, '[★⭐]')) END;
 CREATE MACRO currency_of(mark) AS CASE lower(mark) {_CODE_CASES} ELSE mark END;
 CREATE MACRO has_currency(text) AS length(text) <= 60 AND regexp_matches(text, {literal(_BESIDE_DIGITS)});
 """

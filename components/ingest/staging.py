@@ -36,6 +36,7 @@ class Staged:
     files: dict[str, list[StagedFile]] = field(default_factory=dict)
     absent_columns: list[str] = field(default_factory=list)
     outside_window: int = 0
+    rows_without: dict[str, int] = field(default_factory=dict)  # column -> rows of the files that have no such column
 
 
 def stage(
@@ -66,15 +67,18 @@ def stage(
         select = ", ".join(f"{expression} AS {identifier(name)}" for name, expression in expressions.items())
         query = (
             f"SELECT {offset} + row AS row, {identity.raw(source)} AS raw, {source.reject_reason()} AS reject_reason, "
-            f"{select} FROM {part.relation}"
+            f"{select} FROM {source.relation(part.relation)}"
         )
         stays = identity.condition(source)
         query += f" WHERE {stays}" if stays else ""
         staged.files.setdefault(part.table, []).append(StagedFile(part.where, offset + 1))
         for rows_read in _insert(db, part, query):
-            identity.count_removed(part.table, part.relation, stays)
+            identity.count_removed(part.table, source.relation(part.relation), stays)
             last_row[part.table] = max(last_row.get(part.table, 0), offset + rows_read)
             progress(bytes_before + part.bytes_read(), total)
+        for name in source.empty:
+            column = f"{part.table}.{name}"
+            staged.rows_without[column] = staged.rows_without.get(column, 0) + last_row.get(part.table, 0) - offset
         bytes_before += part.size
         staged.outside_window += part.outside_window
     db.unregister("arriving")

@@ -104,6 +104,10 @@ def ingest(
             summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.items()}
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
         summary |= {"time_zones_not_read": unknown_zones} if any(unknown_zones.values()) else {}
+        if staged.rows_without:
+            summary["rows_without_column"] = dict(sorted(staged.rows_without.items()))
+        if empty_files := [file.path for each in files.values() for file in each if file.is_empty()]:
+            summary["empty_files"] = empty_files
         summary |= {**identity.summary(), **hashing_summary(config), **_declared(columns)}
 
     outputs = ["events.parquet", "items.parquet", "users.parquet"]

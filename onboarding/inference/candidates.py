@@ -27,7 +27,12 @@ AUXILIARY_WORDS = {
 WORD_OF_NAME = 0.6  # the score of a name of which only the last word fits
 TARGET_NAMES = {"label", "target", "y", "outcome", "response", "标签"}  # of what a model of another kind has learned
 FEW_VALUES = 4
+MARKS = ("x", "*", "yes", "clicked", "bought")  # of what happened, where what did not is left empty
 MAX_POSITION = 1_000
+OTHER_NUMBERS = {
+    "ticks": "numbers that are ticks of .NET", "filetime": "numbers that are file times of Windows",
+    "excel": "numbers that are days of a sheet", "mixed": "numbers since 1970 beside times in ISO 8601",
+}  # fmt: skip
 SPLIT_NAMES = {"train", "valid", "validation", "dev", "test"}
 
 
@@ -47,7 +52,7 @@ class Column:
     @property
     def label_stats(self) -> ColumnStats:
         """The statistics of its values as those of a label: words for missing are none."""
-        return self.mapping.label_stats("events", self.name)
+        return self.mapping.stats("events", self.name)
 
     def score(self, setting: str) -> float:
         """How well its name fits a setting, from 0 to 1."""
@@ -129,11 +134,16 @@ def _event_times(column: Column) -> Iterator[Candidate]:
         yield "known_at", 0.95, describe_times(stats)
 
 
+def _time_of_day(column: Column) -> Iterator[Candidate]:
+    if column.stats.clocks > 0.95:
+        yield "time_of_day", 0.85 if name_words(column.name) & SUBJECT_WORDS["time"] else 0.6, "times of day"
+
+
 def _ratings(column: Column) -> Iterator[Candidate]:
     """A number on a scale: users rate, queries have judgments."""
     if not (column.score("rating") or column.score("relevance")):
         return
-    stats = column.label_stats
+    stats = column.stats
     steps = (stats.high or 0) - (stats.low or 0) + 1
     if stats.numbers <= 0.95 or stats.distinct > max(30, steps):
         return
@@ -146,8 +156,8 @@ def _amounts(column: Column) -> Iterator[Candidate]:
     """A time spent with the item, or a quantity of which those below zero are returns."""
     if not (column.score("dwell") or column.score("quantity")):
         return
-    stats = column.label_stats
-    if stats.numbers <= 0.95 or stats.distinct <= 2 or is_id(column.name):
+    stats = column.stats
+    if stats.numbers <= 0.95 or (stats.distinct <= 2 and (stats.low or 0) >= 0) or is_id(column.name):
         return
     if (stats.low or 0) >= 0 and (score := column.score("dwell")) > WORD_OF_NAME:
         yield "labels.dwell", 0.5 + 0.45 * score, f"amounts{_range_text(stats)}"
@@ -160,15 +170,19 @@ def _happened(column: Column) -> Iterator[Candidate]:
     label = event_label(column.name)
     if label not in LABEL_WEIGHTS or is_id(column.name):
         return
-    stats = column.label_stats
+    stats = column.stats
     tokens = name_tokens(column.name)
     is_whole = "_".join(word for word in tokens if word not in AUXILIARY_WORDS) in EVENT_WORDS[label].split()
     is_signed = stats.low == -1 and stats.high == 1 and stats.distinct <= 3
+    is_mark = stats.filled < 1 and stats.distinct == 1
+    if is_mark and is_whole and (stats.flags or stats.examples[0].lower() in MARKS):
+        yield "event_type", 0.85, f"{stats.examples[0]} or nothing"
+        return
     is_count = is_whole and stats.numbers > 0.95 and stats.is_integer and (stats.low or 0) >= 0
     if is_signed or (stats.distinct <= 2 and stats.flags > 0.9):
         kind = "yes and no" if stats.flags > 0.9 else f"{stats.distinct} distinct numbers{_range_text(stats)}"
         yield f"labels.{label}", 0.95 if is_whole else 0.7, kind
-    elif is_count and (tokens[-1].endswith("s") or set(tokens) & AUXILIARY_WORDS):
+    elif is_count and (tokens[-1].endswith("s") or set(tokens) & AUXILIARY_WORDS or stats.distinct == 2):
         yield f"labels.{label}", 0.7, f"counts{_range_text(stats)}"
 
 
@@ -269,6 +283,8 @@ def _named_item_column(column: Column) -> Iterator[Candidate]:
         ("language", stats.characters < 8 and stats.distinct < 200, f"{stats.distinct} codes"),
     ):
         if fits and (score := column.score(setting)):
+            if setting == "price" and stats.grouped:
+                score, why = min(score, 0.5), f"{why}; {stats.examples[0]} may be thousands: then --files decimal=,"
             yield setting, 0.45 + 0.5 * score, why
             return
 
@@ -327,7 +343,7 @@ def _query_candidates(column: Column) -> Iterator[Candidate]:
 
 
 _REST_OF_EVENTS: tuple[Rule, ...] = (
-    _ratings, _amounts, _happened, _event_type, _request, _event_text, _split, _turns,
+    _time_of_day, _ratings, _amounts, _happened, _event_type, _request, _event_text, _split, _turns,
 )  # fmt: skip
 _ROLE_RULES: dict[str, Rule] = {
     "events": _event_candidates, "items": _item_candidates, "users": _user_candidates, "queries": _query_candidates,
@@ -340,8 +356,12 @@ def _range_text(stats: ColumnStats) -> str:
 
 def describe_times(stats: ColumnStats) -> str:
     """How a column's times are written, in words."""
+    if not stats.times:
+        return ""
+    if unit := OTHER_NUMBERS.get(stats.times[0]):
+        return unit
     if stats.zoned is None:
-        return f"numbers that are {stats.times[0]} since 1970" if stats.times else ""
+        return f"numbers that are {stats.times[0]} since 1970"
     zone = "with a zone" if stats.zoned == 1 else "without a zone" if stats.zoned == 0 else "some without a zone"
     is_typed = stats.kind in ("naive", "instant")
     return f"times {zone}" + ("" if is_typed else f", written as {' or '.join(stats.times)}")

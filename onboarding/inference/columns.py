@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from components.ingest.config import RESERVED_NAMES, stored_name
 from onboarding.inference.candidates import column_candidates
 from onboarding.inference.keys import find_key
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, SETTING_ROLES, ColumnMapping, SchemaMapping
 from onboarding.inference.vocabulary import is_id
 from rankline.errors import UsageError
+from rankline.io.sources import PLACE_COLUMN
 
 MIN_CONFIDENCE, MAX_CONFIDENCE = 0.3, 0.99
 BEIR = {
@@ -78,7 +80,23 @@ def map_columns(mapping: SchemaMapping, role: str, overrides: Mapping[str, str])
     ordered = sorted(mapped.values(), key=lambda each: order.get(each.column, -1))
     if role == "items" and "title" not in overrides:
         _map_title(mapping, ordered)
-    return ordered
+    return _without_reserved(mapping, role, ordered)
+
+
+def _without_reserved(mapping: SchemaMapping, role: str, columns: list[ColumnMapping]) -> list[ColumnMapping]:
+    """The columns without further ones that ingest refuses for their names, which `not_read` then has."""
+    names: set[str] = set()
+    free = []
+    for each in columns:
+        stored = stored_name(each.column).casefold()
+        is_declared = each.setting.endswith(("_attributes", "_numbers", "_vectors", "_texts"))
+        if is_declared and each.confidence < 1 and (stored in RESERVED_NAMES or stored in names):
+            other = "ingest writes" if stored in RESERVED_NAMES else "the table has"
+            mapping.not_read[role, each.column] = f"{other} another column of this name"
+            continue
+        names |= {stored} if is_declared else set()
+        free.append(each)
+    return free
 
 
 def _map_key(mapping: SchemaMapping, role: str, mapped: dict[str, ColumnMapping], settled: set[str]) -> None:
@@ -104,7 +122,7 @@ def _map_candidates(mapping: SchemaMapping, role: str, mapped: dict[str, ColumnM
     candidates = [
         (confidence, why, setting, name)
         for name, stats in mapping.table(role).columns.items()
-        if name not in mapped and stats.distinct
+        if name not in mapped and stats.distinct and (role == "events" or name != PLACE_COLUMN)
         for setting, confidence, why in column_candidates(mapping, role, name)
     ]
     for confidence, why, setting, name in sorted(candidates, key=lambda each: -each[0]):

@@ -12,6 +12,7 @@ from components.ingest.config import IngestConfig
 from components.ingest.feedback import check_feedback
 from components.ingest.step import ingest
 from rankline.errors import SourceError
+from rankline.runtime.progress import Progress
 
 MAX_EVENTS = 50_000
 MAX_EXAMPLE_ROWS = 10_000
@@ -30,6 +31,8 @@ class DryRun:
     hint: str = ""  # what to try against what ingest would refuse
     refusal: str = ""  # why ingest would refuse the events that it can read
     feedback: dict[str, int] = field(default_factory=dict)  # events that are positives, negatives, neither
+    rows_without_column: dict[str, int] = field(default_factory=dict)  # of files that have no such column
+    empty_files: tuple[str, ...] = ()
 
     @property
     def tables_over_limit(self) -> list[str]:
@@ -43,7 +46,7 @@ class DryRun:
         ]
 
 
-def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
+def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS, progress: Progress = Progress()) -> DryRun:
     """Run ingest on the first events in a temporary folder.
 
     Raises:
@@ -55,11 +58,12 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
         raw = Path(folder) / "raw"
         hint = ""
         try:
-            ingest(raw, config=config, first_events=events)
+            ingest(raw, config=config, first_events=events, progress=progress)
         except SourceError as refusal:
             hint = refusal.hint.partition("; raise ingest.max_rejected_share")[0]
             try:
-                ingest(raw, config=config.model_copy(update={"max_rejected_share": 1.0}), first_events=events)
+                config_of_all = config.model_copy(update={"max_rejected_share": 1.0})
+                ingest(raw, config=config_of_all, first_events=events, progress=progress)
             except SourceError as error:
                 if str(raw) not in error.where:
                     raise
@@ -79,6 +83,8 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
         hint=hint,
         refusal=_refusal(summary, config) if summary["read"]["events"] < events else "",
         feedback={group: events for group, events in summary.get("feedback", {}).items() if isinstance(events, int)},
+        rows_without_column=summary.get("rows_without_column", {}),
+        empty_files=tuple(summary.get("empty_files", ())),
     )
 
 

@@ -8,12 +8,43 @@ from dataclasses import dataclass
 from components.ingest.expressions import BOOLEAN_WORDS
 from onboarding.inference.candidates import unmapped_label
 from onboarding.inference.event_words import event_label, is_negated
+from onboarding.inference.keys import best_id
 from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
+from onboarding.inference.vocabulary import name_score, name_tokens
 from onboarding.survey.survey import TableSurvey
+from rankline.io import sources
 from rankline.labels import IMPRESSION
 
+# last words of names that are the time of an event, and no hour or weekday
+TIME_NAMES = frozenset(
+    [
+        "timestamp",
+        "time",
+        "date",
+        "datetime",
+        "ts",
+        "at",
+        "created_at",
+        "datum",
+        "zeit",
+        "zeitpunkt",
+        "zeitstempel",
+        "fecha",
+        "heure",
+        "data_hora",
+        "tijd",
+        "время",
+        "дата",
+        "时间",
+        "日期",
+        "时间戳",
+        "時間",
+        "日時",
+    ]
+)
+MAX_LEFT_OUT = 0.1  # of the log's rows, in a table that is not used and has its keys
 MAX_TOGETHER = 200  # events of one value of a column that may name requests
 
 
@@ -35,6 +66,9 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
         return
     log = mapping.table("events")
     columns = f"the columns are {', '.join(log.columns)}"
+    yield from _left_out_gaps(mapping, log)
+    for (role, column), why in mapping.not_read.items():
+        yield Gap(f"{column} of {role} is not read: {why}", "rename it in the source, or name what it is with --column")
     if not mapping.column("events", "item_id"):
         if nested := find_nested_items(mapping.survey, log):
             query = flattening_query(mapping.survey, log, nested)
@@ -58,6 +92,35 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     has_query_text = "queries" in mapping.roles or bool(mapping.column("events", "query_text"))
     if mapping.column("events", "query_id") and not has_query_text:
         yield Gap("the queries have no text", "name the table that has it", "--queries")
+
+
+def _left_out_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The tables with keys of events that have too many rows to be left out in silence."""
+    roles = set(mapping.roles.values())
+    left_out = [
+        table for name, table in mapping.survey.tables.items() if name not in roles and _is_large_log(mapping, table)
+    ]
+    if mapping.kind == "labels" or "events" in mapping.answered or not left_out:
+        return
+    places = [table.place or table.name for table in left_out]
+    counts = ", ".join(f"{place} ({table.rows_text})" for place, table in zip(places, left_out, strict=True))
+    together = sources.BETWEEN_PLACES.join([log.place, *places])
+    both = f", or both: --events {together!r}" if mapping.survey.format == "tables" else ", or a query that unites them"
+    yield Gap(
+        f"{counts} would be left out, with the keys of events, beside {log.place or log.name} ({log.rows_text})",
+        f"say which is the log: --events {log.place or log.name} (and --items, --users){both}",
+        "--events",
+    )
+
+
+def _is_large_log(mapping: SchemaMapping, table: TableSurvey) -> bool:
+    """Whether a table has users and items of events, and more than a share of the log's rows."""
+    log = mapping.table("events")
+    is_counted = (table.is_complete and log.is_complete) or not (table.size and log.size)
+    share = table.rows / log.rows if is_counted else table.size / log.size
+    keys = [mapping.column("events", name) for name in ("user_id", "item_id")]
+    has_keys = [key in table.columns or best_id(table, each)[1] > 0.4 for key, each in zip(keys, ("user", "item"))]
+    return share > MAX_LEFT_OUT and all(has_keys)
 
 
 def _item_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
@@ -97,7 +160,7 @@ def _class_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 def _label_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     events = event_labels(mapping)
     for each in mapping.column_mappings.get("events", ()):
-        stats = mapping.label_stats("events", each.column)
+        stats = mapping.stats("events", each.column)
         if each.setting.startswith("labels.") and stats.distinct < 2:
             is_never = bool(stats.examples) and stats.examples[0].lower() in BOOLEAN_WORDS["false"]
             yield Gap(
@@ -201,7 +264,13 @@ def _user_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
 def _time_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
     column = mapping.column("events", "timestamp")
     if not column:
-        if mapping.kind in ("interactions", "shop"):
+        if unread := "" if "timestamp" in mapping.answered else _unread_times(mapping, log):
+            yield Gap(
+                f"no format is known in which {unread} is a time, such as {log.columns[unread].examples[0]}",
+                "say how it is written, or that there are no times: --column timestamp=",
+                f"--column timestamp={unread} --column timestamp_unit=…",
+            )
+        elif mapping.kind in ("interactions", "shop"):
             times = [name for name, stats in log.columns.items() if stats.times]
             yield Gap(
                 "the events have no times: their order is not known, and the split cannot be causal",
@@ -216,6 +285,18 @@ def _time_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
             "say how it is written",
             "--column timestamp_unit=…",
         )
+
+
+def _unread_times(mapping: SchemaMapping, log: TableSurvey) -> str:
+    """The column whose name says that it is the time of the events, though no format reads it; empty without one."""
+    mapped = {each.column for each in mapping.column_mappings.get("events", ())}
+    for name, stats in log.columns.items():
+        tokens = name_tokens(name)
+        is_time = bool(tokens) and (tokens[-1] in TIME_NAMES or "_".join(tokens) in TIME_NAMES)
+        is_amount = name_score(name, "dwell") > 0 or stats.flags > 0.9
+        if is_time and name not in mapped and not stats.times and stats.distinct > 1 and not is_amount:
+            return name
+    return ""
 
 
 def _zone_gaps(mapping: SchemaMapping) -> Iterable[Gap]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from components.ingest.expressions import BOOLEAN_WORDS, sql_list
+from components.ingest.expressions import BOOLEAN_WORDS, MISSING_WORDS, sql_list
 from onboarding.inference.event_words import LABEL_WEIGHTS, NEITHER, event_label
 from onboarding.inference.schema import SchemaMapping
 from onboarding.inference.vocabulary import name_tokens
@@ -14,7 +14,7 @@ from rankline.io.sql import fetch_row, identifier
 from rankline.labels import IMPRESSION, Label
 
 # largest rating seen -> the scale it is of, and the rating from which an item counts as liked
-RATING_SCALES = ((1, -1, 1), (5, 1, 4), (7, 1, 5), (10, 1, 7), (100, 0, 70))
+RATING_SCALES = ((1, -1, 1), (5, 1, 4), (6, 1, 5), (7, 1, 5), (10, 1, 7), (100, 0, 70))
 # negative label -> what an event is that does not have it, if the log names nothing else
 OPPOSITES = {"skip": "play", "return": "purchase", "dislike": "like", "remove": "cart"}
 AFTER = "click"  # what a purchase or a conversion may only follow
@@ -63,6 +63,21 @@ def event_labels(mapping: SchemaMapping) -> EventLabels:
     return replace(events, labels=_in_order(mapping, labels, events))
 
 
+def unrated_rating(mapping: SchemaMapping) -> bool:
+    """Whether the rating of -1 stands for none: no other is below 0, and one is above 1."""
+    column = mapping.column("events", "labels.rating")
+    if not column or mapping.stats("events", column).low != -1 or (mapping.stats("events", column).high or 0) <= 1:
+        return False
+    return _lowest_rating(mapping) >= 0
+
+
+def _lowest_rating(mapping: SchemaMapping) -> float:
+    """The lowest rating other than -1."""
+    number = f"TRY_CAST(CAST({identifier(mapping.column('events', 'labels.rating'))} AS VARCHAR) AS DOUBLE)"
+    query = f"SELECT min({number}) FROM {identifier(mapping.roles['events'])} WHERE {number} <> -1"
+    return float(fetch_row(mapping.survey.db, query)[0])
+
+
 def weight_of(label: str) -> float:
     """The weight of a label in learning; 1 if its name says nothing."""
     return LABEL_WEIGHTS.get(label, 1.0)
@@ -74,14 +89,20 @@ def _is_known_without(mapping: SchemaMapping, columns: dict[str, str], types: di
         return False
     if "rating" not in columns:
         return True
-    stats = mapping.label_stats("events", columns["rating"])
+    stats = mapping.stats("events", columns["rating"])
+    if unrated_rating(mapping):
+        return (stats.high or 0) <= 5
     return stats.low is None or stats.high is None or (stats.low >= 1 and 2 <= stats.high <= 5)
 
 
 def _event_types(mapping: SchemaMapping, column: str) -> dict[str, str]:
     """Value of the event type -> its label, impression, or "" where it says nothing of an item or is not known."""
     rows = mapping.survey.values(mapping.roles["events"], column)
-    return {value: event_label(value) or NEITHER for value in rows}
+    types = {value: event_label(value) or NEITHER for value in rows}
+    name, marks = event_label(column), [value for value in rows if value not in MISSING_WORDS]
+    if len(marks) == 1 and name in LABEL_WEIGHTS and mapping.stats("events", column).filled < 1:  # a mark, or nothing
+        return {marks[0]: name, "": IMPRESSION}
+    return types
 
 
 def _views_are_impressions(mapping: SchemaMapping, columns: dict[str, str], types: dict[str, str]) -> bool:
@@ -95,7 +116,7 @@ def _views_are_impressions(mapping: SchemaMapping, columns: dict[str, str], type
         conditions = [_is_true(columns[label])] if label in columns else []
         if values := [value for value, each in types.items() if each == label]:
             event_type = identifier(mapping.column("events", "event_type"))
-            conditions.append(f"coalesce(CAST({event_type} AS VARCHAR) IN {sql_list(values)}, false)")
+            conditions.append(f"coalesce(trim(CAST({event_type} AS VARCHAR)) IN {sql_list(values)}, false)")
         return int(fetch_row(mapping.survey.db, f"SELECT count(*) FILTER ({' OR '.join(conditions)}) FROM {log}")[0])
 
     return rows("view") > rows("click")
@@ -112,9 +133,9 @@ def _opposite_types(mapping: SchemaMapping, column: str, label: str) -> dict[str
 
 def _of_column(mapping: SchemaMapping, label: str, column: str) -> Label:
     """The label of a column, by its values."""
-    stats = mapping.label_stats("events", column)
+    stats = mapping.stats("events", column)
     if label == "rating":
-        return _rating(stats)
+        return _rating(replace(stats, low=_lowest_rating(mapping)) if unrated_rating(mapping) else stats)
     if label == "relevance":
         return Label(type="graded")
     if label == "dwell":
@@ -186,7 +207,7 @@ def _in_clicked_requests(mapping: SchemaMapping, events: EventLabels, label: str
     if not request or not item:
         return False
     has = {
-        each: f"CAST({identifier(events.event_type)} AS VARCHAR) IN {sql_list(events.values(each))}"
+        each: f"trim(CAST({identifier(events.event_type)} AS VARCHAR)) IN {sql_list(events.values(each))}"
         for each in (IMPRESSION, AFTER, label)
     }
     query = (

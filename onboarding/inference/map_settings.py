@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from components.ingest.expressions import MISSING_WORDS, TEXT_KINDS
 from components.ingest.ids import NORMALISATIONS
-from onboarding.inference.labels import EventLabels, event_labels
+from onboarding.inference.labels import EventLabels, event_labels, unrated_rating
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
 
-# values that mark a missing one; in natural language only the unambiguous markers count
-MISSING = ("NULL", "null", "\\N", "NA", "N/A", "n/a", "None", "none", "nan", "NaN", "-")
-UNAMBIGUOUS_MISSING = ("NULL", "\\N")
+UNAMBIGUOUS_MISSING = ("NULL", "\\N")  # in natural language only these are no values
 STEMMERS = {
     "en": "english", "de": "german", "fr": "french", "nl": "dutch", "it": "italian", "es": "spanish", "ru": "russian",
     "pt": "portuguese", "sv": "swedish", "no": "norwegian", "fi": "finnish", "hu": "hungarian", "tr": "turkish",
     "da": "danish", "ro": "romanian", "ar": "arabic", "el": "greek", "id": "indonesian",
 }  # fmt: skip
+MOST_MEET = 0.9  # share of the ids of events that another table has; with fewer, a normalisation is looked for
 LABEL_SCALES = {"click": (0, 1), "purchase": (0, 1), "rating": (1, 5), "relevance": (0, 3)}
 
 
@@ -80,7 +80,8 @@ def _normalisations(mapping: SchemaMapping) -> list[str]:
         if not column or not key:
             continue
         pair = (mapping.roles["events"], column, mapping.roles[role], key)
-        if mapping.survey.overlap(*pair) < 0.5 and (meeting := mapping.survey.meeting(*pair)).share > 0.9:
+        share = mapping.survey.overlap(*pair)
+        if share < MOST_MEET and (meeting := mapping.survey.meeting(*pair)).share > max(MOST_MEET, share):
             names |= set(meeting.names)
     return [name for name in NORMALISATIONS if name in names]
 
@@ -103,12 +104,24 @@ def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:
             stats = mapping.stats(role, each.column)
             if stats.kind != "text" or (0 < stats.numbers < 0.2):
                 continue
-            values = mapping.survey.values(table, each.column, most=200)
-            markers = UNAMBIGUOUS_MISSING if each.setting in TEXT_SETTINGS or stats.numbers <= 0.3 else MISSING
-            missing |= {word for word in markers if word in values}
+            values = {value.strip() for value in mapping.survey.values(table, each.column, most=200)}
+            has_words = each.setting in TEXT_SETTINGS or not (
+                max(stats.numbers, stats.money, stats.flags) > 0.3 or stats.times
+            )
+            missing |= values.intersection(UNAMBIGUOUS_MISSING if has_words else MISSING_WORDS)
+    if unrated_rating(mapping) and not _has_minus_one(mapping):
+        missing.add("-1")
     if missing:
         settings["missing"] = sorted(missing)
     return settings
+
+
+def _has_minus_one(mapping: SchemaMapping) -> bool:
+    """Whether -1 is a value of another column than the rating, or is no text."""
+    columns = [(role, each) for role in mapping.roles for each in mapping.column_mappings.get(role, ())]
+    others = [(mapping.roles[role], each.column) for role, each in columns if each.setting != "labels.rating"]
+    is_text = mapping.stats("events", mapping.column("events", "labels.rating")).kind in TEXT_KINDS
+    return not is_text or any("-1" in mapping.survey.values(*each, most=200) for each in others)
 
 
 def recipe_settings(mapping: SchemaMapping) -> dict[str, Any]:

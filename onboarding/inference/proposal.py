@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from components.ingest.config import UNITS, stored_name
-from components.ingest.times import OTHER_UNITS
+from components.ingest.config import stored_name
+from components.ingest.times import OTHER_UNITS, UNITS
 from onboarding.inference.columns import assign_overrides, map_columns
 from onboarding.inference.gaps import Gap, find_gaps
 from onboarding.inference.map_settings import map_settings, recipe_settings
@@ -15,6 +15,7 @@ from onboarding.inference.recipe_kind import infer_kind
 from onboarding.inference.roles import assign_roles, find_table
 from onboarding.inference.schema import ROLES, TEXT_SETTINGS, SchemaMapping
 from onboarding.inference.trial import without_unreadable
+from onboarding.survey.statistics import ColumnStats
 from onboarding.survey.survey import Survey
 from rankline.errors import UsageError
 
@@ -65,7 +66,8 @@ def propose(
         inferred_roles = {role: role for role in ROLES if role in survey.tables}
     else:
         inferred_roles = assign_roles(survey, given_roles)
-    proposal = Proposal(survey, name, kind, inferred_roles, {}, time_zone=time_zone)
+    answered = frozenset([*(overrides or {}), *given_roles])
+    proposal = Proposal(survey, name, kind, inferred_roles, {}, time_zone=time_zone, answered=answered)
     role_overrides = assign_overrides(proposal, overrides or {})
     if not kind:
         proposal.kind = infer_kind(proposal, role_overrides)
@@ -73,6 +75,9 @@ def propose(
         if role in proposal.roles:
             proposal.column_mappings[role] = map_columns(proposal, role, role_overrides.get(role, {}))
     proposal.time_unit = _time_unit(proposal, (overrides or {}).get("timestamp_unit", ""))
+    if "events" in proposal.roles and "time_of_day" not in answered and not _is_date(proposal):
+        of_events = proposal.column_mappings["events"]
+        proposal.column_mappings["events"] = [each for each in of_events if each.setting != "time_of_day"]
     if survey.format != "beir":
         for role in proposal.roles:
             proposal.column_mappings[role] = without_unreadable(proposal, role)
@@ -88,7 +93,26 @@ def _time_unit(proposal: Proposal, override: str) -> str:
     if override or not column:
         return check_time_unit(override)
     times = proposal.stats("events", column).times
-    return times[0] if len(times) == 1 else ""
+    unit = times[0] if len(times) == 1 else ""
+    clock = proposal.column("events", "time_of_day")
+    return _with_clock(unit, proposal.stats("events", clock)) if unit and clock and _is_date(proposal) else unit
+
+
+def _is_date(proposal: Proposal) -> bool:
+    """Whether the times of the events are days without hours."""
+    column = proposal.column("events", "timestamp")
+    return bool(column) and proposal.stats("events", column).is_date
+
+
+def _with_clock(unit: str, clock: ColumnStats) -> str:
+    """The pattern of a date and a time of day with a blank between them."""
+    example = clock.examples[0]
+    hours = "%I:%M" if example[-1] in "mM" else "%H:%M"
+    if unit == "iso" and hours == "%H:%M":
+        return unit
+    seconds = ":%S" * (example.count(":") == 2) + ".%f" * ("." in example)
+    half = (" " * (" " in example) + "%p") * (hours == "%I:%M")
+    return f"{'%Y-%m-%d' if unit == 'iso' else unit} {hours}{seconds}{half}"
 
 
 def check_time_unit(unit: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from components.ingest.expressions import NULL_VALUES, TEXT_KINDS
 from onboarding.survey.statistics import ColumnStats
 from onboarding.survey.survey import Survey, TableSurvey
 
@@ -21,7 +20,8 @@ LIST_SETTINGS = (
 SETTING_ROLES: dict[str, tuple[str, ...]] = {
     "user_id": ("events", "users"), "item_id": ("events", "items"), "query_id": ("events", "queries"),
     "user_key": ("users",), "item_key": ("items",), "query_key": ("queries",),
-    "timestamp": ("events",), "known_at": ("events",), "labels": ("events",), "event_type": ("events",),
+    "timestamp": ("events",), "time_of_day": ("events",), "known_at": ("events",), "labels": ("events",),
+    "event_type": ("events",),
     "request_id": ("events",), "position": ("events",),
     "split": ("events",), "query_text": ("queries", "events"), "turns": ("queries", "events"), "title": ("items",),
     "text": ("items",), "category": ("items",), "created_year": ("items",), "created_at": ("items",),
@@ -30,7 +30,6 @@ SETTING_ROLES: dict[str, tuple[str, ...]] = {
     "user_numbers": ("users",), "user_texts": ("users",), "user_time_zone": ("users",),
     "event_attributes": ("events",), "event_numbers": ("events",), "event_time_zone": ("events",),
 }  # fmt: skip
-MAX_LABEL_VALUES = 200  # most frequent values of a label that are searched for words for missing
 SURE_ABOVE, LIKELY_ABOVE = 0.8, 0.55
 
 
@@ -59,6 +58,8 @@ class SchemaMapping:
     column_mappings: dict[str, list[ColumnMapping]]  # role -> what its columns are
     time_zone: str = ""
     time_unit: str = ""  # of the events' timestamps
+    not_read: dict[tuple[str, str], str] = field(default_factory=dict)  # (role, column) -> why
+    answered: frozenset[str] = frozenset()  # settings that were given
     languages: dict[str, str] = field(default_factory=dict)  # role -> language code
 
     def column(self, role: str, setting: str) -> str:
@@ -80,15 +81,6 @@ class SchemaMapping:
 
     def table(self, role: str) -> TableSurvey:
         return self.survey.tables[self.roles[role]]
-
-    def label_stats(self, role: str, column: str) -> ColumnStats:
-        """The statistics of a column that may be a label, for which ingest takes words for missing as no value."""
-        stats = self.stats(role, column)
-        if stats.kind not in TEXT_KINDS:
-            return stats
-        values = self.survey.values(self.roles[role], column, most=MAX_LABEL_VALUES)
-        rows = [count for value, count in values.items() if value.strip() in NULL_VALUES]
-        return stats.without(len(rows), sum(rows))
 
     def stats(self, role: str, column: str) -> ColumnStats:
         return self.table(role).columns[column]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from components.ingest.canonical import SELECTS
 from components.ingest.config import IngestConfig
-from components.ingest.expressions import ColumnExpressions
+from components.ingest.expressions import INFINITE_WORDS, ColumnExpressions, sql_list
 from components.ingest.readers.parts import Column, Part
 from onboarding.inference.map_settings import map_settings
 from onboarding.inference.schema import LIST_SETTINGS, SURE_ABOVE, ColumnMapping, SchemaMapping
@@ -69,12 +69,16 @@ def _unreadable_shares(mapping: SchemaMapping, role: str) -> dict[str, float]:
     checks = [(reason.split("'")[1], check) for check, reason in source.checks]
     if config.columns.price and role == "items":
         checks.append(
-            ("price", f"({expressions['price_as_written']}) IS NOT NULL AND ({expressions['price']}) IS NULL")
+            (
+                "price",
+                f"lower({expressions['price_as_written']}) NOT IN {sql_list(INFINITE_WORDS)} "
+                f"AND ({expressions['price']}) IS NULL",
+            )
         )
     if not checks:
         return {}
     counts = ", ".join(f"avg(CAST(coalesce({check}, false) AS INTEGER))" for _, check in checks)
-    row = fetch_row(mapping.survey.db, f"SELECT {counts} FROM {identifier(table.name)}")
+    row = fetch_row(mapping.survey.db, f"SELECT {counts} FROM {source.relation(identifier(table.name))}")
     shares: dict[str, float] = {}
     for (reason, _), share in zip(checks, row, strict=True):
         shares[reason] = max(shares.get(reason, 0.0), float(share or 0))

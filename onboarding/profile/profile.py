@@ -18,6 +18,7 @@ from rankline.contracts import LABELS, FrozenModel
 from rankline.errors import SourceError
 from rankline.io.sql import fetch_row, identifier, literal
 from rankline.labels import FEEDBACK, Label
+from rankline.runtime.progress import Progress
 
 MAX_TOP_VALUES = 12
 MAX_EXACT_ROWS = 1 << 22  # tables with more rows have their distinct values estimated
@@ -86,10 +87,10 @@ class Profile(FrozenModel):
     never_used: dict[str, int] = Field(default={}, description="items, users and queries without events")
 
 
-def profile_source(config: IngestConfig) -> Profile:
+def profile_source(config: IngestConfig, progress: Progress = Progress()) -> Profile:
     """The profile of a source, ingested into a temporary folder; rejected rows are counted, however many there are."""
     with tempfile.TemporaryDirectory() as work:
-        ingest(Path(work) / "raw", config=config.model_copy(update={"max_rejected_share": 1.0}))
+        ingest(Path(work) / "raw", config=config.model_copy(update={"max_rejected_share": 1.0}), progress=progress)
         return profile(Path(work) / "raw")
 
 

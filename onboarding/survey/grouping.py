@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from fnmatch import fnmatchcase
 
 from components.ingest.config import IngestConfig
 from components.ingest.readers.tables import file_part
 from onboarding.inference.event_words import event_label
+from onboarding.inference.vocabulary import SUBJECT_WORDS, is_id, name_tokens, name_words
 from rankline.errors import SourceError
 from rankline.io import sources
 
 MAX_GROUPS = 400  # whose columns are compared
+COPIES = {"copy", "backup", "bak", "old", "orig", "original", "sample", "tmp", "temp", "raw", "clean", "processed"}
 Groups = dict[str, list[str]]  # place -> its files
 
 
@@ -48,6 +51,73 @@ def merge_same_columns(source: str, groups: Groups) -> Groups:
             else:
                 merged |= same
     return merged
+
+
+def join_places(source: str, groups: Groups) -> Groups:
+    """The groups, with those that are one table in several places as one.
+
+    These are logs that are named after what happened (clicks, impressions) and share their keys, and tables of one
+    folder with the same columns, whose names say no split.
+    """
+    columns = {place: _columns(source, paths[0]) for place, paths in groups.items() if _is_free(place)}
+    joined = {place: [place] for place in groups}
+    for first, second in itertools.combinations(columns, 2):
+        if joined[first] is not joined[second] and _are_one_table(first, second, columns):
+            together = joined[first] + joined[second]
+            joined |= dict.fromkeys(together, together)
+    merged: Groups = {}
+    for places in {id(each): each for each in joined.values()}.values():
+        paths = sorted(path for place in places for path in groups[place])
+        others = {path for place, each in groups.items() if place not in places for path in each}
+        merged[_place_of(places, others) if len(places) > 1 else places[0]] = paths
+    return merged
+
+
+def _is_free(place: str) -> bool:
+    return "=" not in place and "**" not in place and bool(sources.File(place).kind)
+
+
+def _are_one_table(first: str, second: str, columns: dict[str, tuple[str, ...]]) -> bool:
+    """Whether two places are parts of one table."""
+    (home, name), (other_home, other_name) = _home(first), _home(second)
+    words = set(name_tokens(name)) | set(name_tokens(other_name))
+    if home != other_home or not words.isdisjoint(COPIES | set(sources.SPLIT_NAMES)):
+        return False
+    shared = set(columns[first]) & set(columns[second])
+    subjects = [{key for key in shared if name_words(key) & SUBJECT_WORDS[each]} for each in ("user", "item")]
+    labels = event_label(name), event_label(other_name)
+    if all(labels):
+        return all(subjects)
+    has_key = any(is_id(key) for keys in subjects for key in keys)
+    return labels == (None, None) and has_key and columns[first] == columns[second]
+
+
+def _home(place: str) -> tuple[str, str]:
+    """The folder of a table, in which numbers are alike, and its name; files that are called part are the folder's."""
+    parent, _, name = place.rpartition("/")
+    name = name.split(".")[0]
+    if parent and re.fullmatch(r"(part|data|file)?[-_*\d]*", name):
+        parent, _, name = parent.rpartition("/")
+    return re.sub(r"\d+", "*", parent), name
+
+
+def _place_of(places: list[str], others: set[str]) -> str:
+    """The place of a table in several: a pattern if its files begin alike and differ in what says nothing."""
+    prefix = re.match(r"(.*[-_./ ])?", _common_start(places))
+    suffix = places[0].rpartition("/")[2].partition(".")[2]
+    pattern = f"{prefix[0] if prefix else ''}*.{suffix}"
+    is_plain = not any("*" in place or event_label(_home(place)[1]) for place in places)
+    alike = pattern[0] != "*" and all("/" not in place[len(pattern) - len(suffix) - 2 :] for place in places)
+    fits = all(fnmatchcase(place, pattern) for place in places)
+    if is_plain and alike and fits and not any(fnmatchcase(path, pattern) for path in others):
+        return pattern
+    return sources.BETWEEN_PLACES.join(sorted(places))
+
+
+def _common_start(places: list[str]) -> str:
+    """What all places begin with."""
+    alike = itertools.takewhile(lambda signs: len(set(signs)) == 1, zip(*places, strict=False))
+    return "".join(signs[0] for signs in alike)
 
 
 def _changing_parts(name: str) -> str:

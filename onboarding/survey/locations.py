@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from components.ingest.config import IngestConfig
 from components.ingest.readers.tables import READERS
-from onboarding.survey.grouping import merge_same_columns
+from onboarding.survey.grouping import MAX_GROUPS, join_places, merge_same_columns
 from rankline.errors import SourceError
 from rankline.io import sources
 from rankline.io.sources import File, Tables, postgres
@@ -147,6 +147,11 @@ def table_places(source: str) -> list[str]:
             pattern = re.sub(r"\d+", "*", name)
             groups.setdefault(f"{parent}/{pattern}".lstrip("/"), []).append(path)
     groups = merge_same_columns(source, groups)
+    if 1 < len(groups) <= MAX_GROUPS:
+        single = {
+            paths[0] if len(paths) == 1 and _is_file(place, roots) else place: paths for place, paths in groups.items()
+        }
+        groups = join_places(source, single)
     if not groups:
         raise SourceError(
             "the source holds no table that can be read",
@@ -164,10 +169,12 @@ def table_places(source: str) -> list[str]:
             where=source,
             hint="name them: --events PLACE --items PLACE (files, patterns or folders below the source)",
         )
-    return [
-        paths[0] if len(paths) == 1 and "=" not in paths[0] and place not in roots else place
-        for place, paths in groups.items()
-    ]
+    return [paths[0] if len(paths) == 1 and _is_file(place, roots) else place for place, paths in groups.items()]
+
+
+def _is_file(place: str, roots: list[str]) -> bool:
+    """Whether the place of one file is that file, and no partitioned folder or table with a log."""
+    return "=" not in place and "**" not in place and place not in roots
 
 
 def files_at(source: str, place: str) -> list[File]:

@@ -19,7 +19,7 @@ class Sample(NamedTuple):
     is_complete: bool
 
 
-def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> Sample:
+def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int, rows_of_part: int) -> Sample:
     """Create the table ``name`` from the first rows of some parts.
 
     Rows that ingest cannot read are left out. Parts with different columns make one table with all of them.
@@ -28,10 +28,11 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
     import pyarrow as pa
 
     kinds: dict[str, str] = {}
-    batches, remaining = [], max_rows
+    batches, remaining, is_complete = [], max_rows, True
     for part in parts:
         if remaining <= 0:
             break
+        left = min(rows_of_part, remaining)
         names = without_members_of_large_objects(part.columns, named=())
         if not names:
             continue
@@ -40,9 +41,11 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
         batches.append(_query(db, part, part.schema.empty_table()))  # a part without rows has columns all the same
         try:
             for batch in part.batches:
-                batches.append(_query(db, part, pa.table(batch.slice(0, remaining))))
-                remaining -= len(batch)
-                if remaining <= 0:
+                batches.append(_query(db, part, pa.table(batch.slice(0, left))))
+                remaining -= min(len(batch), left)
+                left -= len(batch)
+                if left <= 0:
+                    is_complete = False
                     break
         except (OSError, EOFError, pa.ArrowException) as error:
             raise batch_error(part.where, error) from error
@@ -66,7 +69,7 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
         kinds = dict.fromkeys(kinds, "text")
     for number in range(len(groups)):
         db.unregister(f"sample_{number}")
-    return Sample(kinds, remaining > 0)
+    return Sample(kinds, is_complete and remaining > 0)
 
 
 def _query(db: Any, part: Part, batch: Any) -> Any:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from components.ingest.config import UNITS
-from components.ingest.expressions import BOOLEAN_WORDS, sql_list
+from components.ingest.expressions import (
+    BOOLEAN_WORDS,
+    FREE_WORDS,
+    INFINITE_WORDS,
+    MISSING_WORDS,
+    TEXT_KINDS,
+    sql_list,
+)
 from components.ingest.numbers import GROUP
-from components.ingest.times import NAIVE, PATTERNS, ZONED
+from components.ingest.times import (
+    EXCEL_EPOCH_DAYS,
+    FIRST_US,
+    LAST_US,
+    NAIVE,
+    PATTERNS,
+    STEPS_OF_100_NS,
+    UNITS,
+    ZONED,
+    parsed,
+)
+from onboarding.inference.vocabulary import SUBJECT_WORDS, name_score, name_words
 from rankline.io.sql import fetch_row, identifier, literal
 
-FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
+MIN_TIMES = 0.95  # share of the values that one unit or pattern has to read; ingest rejects the others by row
 EXAMPLE_LENGTH = 60
 SAMPLED_TIMES = 1_000  # values that the many patterns are tried on first
 DIGIT_PATTERNS = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
@@ -20,6 +37,8 @@ FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
 OBJECT = r"^\[?\s*\{\s*[\"']?[^\"'{},:=]+[\"']?\s*[:=][^=].*\}\s*\]?$"  # of JSON, Python, or DuckDB
 ARRAY = r"^(\[.*\]|\{[^:=]*\}|\(['\"].*\))$"  # of JSON and Python, of Postgres, a tuple
 VECTOR = r"(array\(|tensor\()?[\[({]*\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*[\])}]*(, dtype=\w+\))?"
+
+CLOCK = r"\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?( ?[AaPp][Mm])?"
 
 Shares = Callable[..., list[float]]  # SQL conditions -> the share of a column's values that meets each
 
@@ -46,6 +65,8 @@ class ColumnStats:
     arrays: float = 0.0
     objects: float = 0.0  # share of objects and lists of objects
     vectors: float = 0.0
+    clocks: float = 0.0  # share of times of day
+    grouped: float = 0.0  # share of 1.100, which may be 1100, if no value is written otherwise
     separator: str = ""  # between the elements of a list in a text
     times: tuple[str, ...] = ()  # units or patterns that fit the values; several if it is not clear
     zoned: float | None = None  # share of the times that name their zone; None for numbers, which are UTC
@@ -54,20 +75,6 @@ class ColumnStats:
     def is_unique(self) -> bool:
         """Whether every row has a value of its own."""
         return self.values > 1 and self.distinct == self.values and self.filled == 1.0
-
-    def without(self, words: int, rows: int) -> ColumnStats:
-        """The statistics without this many rows of words for missing, none of which is a number or yes or no."""
-        if not rows or rows == self.values:
-            return self
-        left = self.values - rows
-        return replace(
-            self,
-            values=left,
-            filled=self.filled * left / self.values,
-            distinct=self.distinct - words,
-            numbers=self.numbers * self.values / left,
-            flags=self.flags * self.values / left,
-        )
 
     @property
     def is_date(self) -> bool:
@@ -104,12 +111,41 @@ def column_stats(db: Any, table: str, kinds: dict[str, str], *, decimal: str) ->
 
 
 def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> ColumnStats:
-    # markers of missing values are ordinary values here: what they are is decided when the map is written
     text = f"nullif(trim(CAST({identifier(column)} AS VARCHAR)), '')"
+    if kind in TEXT_KINDS and _rows_without_words(db, table, text):
+        # beside words, words for missing are ordinary values: what they are is decided when the map is written
+        without = f"CASE WHEN NOT ({_is_word(text)}) THEN {text} END"
+        stats = _value_stats(db, table, column, without, kind, decimal)
+        if max(stats.numbers, stats.money, stats.flags) > MIN_TIMES or stats.times:
+            return stats
+    return _value_stats(db, table, column, text, kind, decimal)
+
+
+def _rows_without_words(db: Any, table: str, text: str) -> bool:
+    """Whether some values, and not all, are words for missing."""
+    words, values = fetch_row(db, f"SELECT count(*) FILTER ({_is_word(text)}), count({text}) FROM {identifier(table)}")
+    return 0 < int(words) < int(values)
+
+
+def _is_word(text: str) -> str:
+    """SQL for whether a text stands for no value, or for an infinite one."""
+    return f"{text} IN {sql_list(MISSING_WORDS)} OR lower({text}) IN {sql_list(INFINITE_WORDS)}"
+
+
+def _value_stats(db: Any, table: str, column: str, text: str, kind: str, decimal: str) -> ColumnStats:
+    """The statistics of a column whose values are the SQL ``text``."""
     macro = "number_comma" if decimal == "," else "number_point"
+    number, has_price = f"{macro}(text)", "has_currency(priced)"
+    if name_score(column, "rating"):
+        number = f"coalesce({number}, rating_number(text))"
+    if name_score(column, "price"):
+        number = f"CASE WHEN lower(text) IN {sql_list(FREE_WORDS)} THEN 0.0 ELSE {number} END"
+        has_price = f"({has_price} OR number IS NULL)"
     values_sql = (
-        f"(SELECT *, {macro}(text) AS number, CASE WHEN has_currency(text) THEN {macro}(without_currency(text)) END "
-        f"AS price FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
+        f"(SELECT *, CASE WHEN has_price THEN {macro}(bare) END AS price "
+        f"FROM (SELECT *, {has_price} AS has_price, without_mark(priced) AS bare "
+        f"FROM (SELECT *, {number} AS number, price_text(text) AS priced "
+        f"FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))))"
     )
     row = _fetch_dict(db, _STATISTICS.replace("{values}", values_sql))
     examples = db.execute(
@@ -119,20 +155,23 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
     def shares(*conditions: str, rows: int | None = None) -> list[float]:
         limit = f" LIMIT {rows}" * bool(rows)
         averages = ", ".join(f"avg(CAST(coalesce({condition}, false) AS INTEGER))" for condition in conditions)
-        row = fetch_row(db, f"SELECT {averages} FROM (FROM {values_sql} WHERE text IS NOT NULL{limit})")
+        forms = "written_time(text) AS written, iso_text(text) AS iso"
+        values = f"SELECT *, {forms} FROM {values_sql} WHERE text IS NOT NULL{limit}"
+        row = fetch_row(db, f"SELECT {averages} FROM ({values})")
         return [float(share or 0) for share in row]
 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
-    low, high = row["low"], row["high"]
-    may_be_times = row["values"] and (row["characters"] or 0) < EXAMPLE_LENGTH
-    times, zoned = _time_formats(shares, kind, numbers, low, high) if may_be_times else ((), None)
-    averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors")
+    varies = numbers < MIN_TIMES or row["distinct"] > 1  # one number in all rows is no time
+    may_be_times = row["values"] and varies and (row["characters"] or 0) < EXAMPLE_LENGTH
+    is_named_time = bool(name_words(column) & SUBJECT_WORDS["time"])
+    times, zoned = _time_formats(shares, kind, numbers, is_named_time) if may_be_times else ((), None)
+    averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors", "clocks", "grouped")
     average = {name: float(row[name] or 0) for name in averages}
     return ColumnStats(
         name=column, kind=kind, values=row["values"], filled=row["values"] / row["rows"] if row["rows"] else 0.0,
         distinct=row["distinct"], examples=tuple(value[:EXAMPLE_LENGTH] for (value,) in examples), numbers=numbers,
-        is_integer=row["is_integer"], low=low, high=high, separator="" if kind == "list" else _separator(row),
-        times=times, zoned=zoned, **average,
+        is_integer=row["is_integer"], low=row["low"], high=row["high"],
+        separator="" if kind == "list" else _separator(row), times=times, zoned=zoned, **average,
     )  # fmt: skip
 
 
@@ -149,6 +188,9 @@ SELECT count(text) AS "values", count(*) AS "rows", count(DISTINCT text) AS "dis
     avg(CAST(regexp_matches(text, {literal(ARRAY)}) AS INTEGER)) AS arrays,
     avg(CAST(regexp_matches(text, {literal(OBJECT)}) AS INTEGER)) AS objects,
     avg(CAST(regexp_full_match(text, {literal(VECTOR)}) AS INTEGER)) AS vectors,
+    avg(CAST(regexp_full_match(text, {literal(CLOCK)}) AS INTEGER)) AS clocks,
+    CASE WHEN bool_and(regexp_matches(text, '^\D*\d{{1,3}}([.]\d{{3}})?\D*$'))
+        THEN avg(CAST(regexp_matches(text, '\d[.]\d{{3}}') AS INTEGER)) END AS grouped,
     avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ';') AS INTEGER)) AS semicolons,
     avg(CAST(contains(text, ' > ') AS INTEGER)) AS steps,
     avg(CAST(regexp_matches(text, '[^\W\d],\s?[^\W\d]') AS INTEGER)) AS commas
@@ -173,44 +215,56 @@ def _separator(row: dict[str, Any]) -> str:
 
 
 def _time_formats(
-    shares: Shares, kind: str, numbers: float, low: float | None, high: float | None
+    shares: Shares, kind: str, numbers: float, is_named_time: bool
 ) -> tuple[tuple[str, ...], float | None]:
     """The units or patterns that read a column's values as times, and the share of these that names its zone."""
     if kind in ("naive", "instant"):
         return ("iso",), 1.0 if kind == "instant" else 0.0
     if kind in ("list", "flag"):
         return (), None
-    if numbers > 0.98 and low is not None and high is not None:
-        fits = tuple(
-            unit
-            for unit, us in UNITS.items()
-            if low * us >= FIRST_YEAR_S * 1e6 and high * us < LAST_YEAR_S * 1e6 and high > low
-        )
-        if not fits and 19_900_101 <= low < high:
-            fits = _fitting_patterns(shares, DIGIT_PATTERNS)  # 20230501
-            return fits, 0.0 if fits else None
-        return fits, None
-    if numbers > 0.5:
-        return (), None
+    if numbers >= MIN_TIMES:
+        return _numeric_times(shares, is_named_time)
     # DuckDB reads "2021" and "12:30" as times too, so a date is required
-    iso = "iso_text(text)"
-    zoned = f"regexp_matches({iso}, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches({iso}, {literal(ZONED)})"
-    written = f"({zoned} OR regexp_full_match({iso}, {literal(NAIVE)}))"
-    iso_share, zoned_share, digits_share, long_share = shares(
-        f"{written} AND (TRY_CAST({iso} AS TIMESTAMPTZ) IS NOT NULL)", zoned, "regexp_matches(text, '\\d')",
-        "length(text) > 40",
+    zoned = f"regexp_matches(iso, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches(iso, {literal(ZONED)})"
+    written = f"({zoned} OR regexp_full_match(iso, {literal(NAIVE)}))"
+    iso_share, zoned_share, epoch_share, dotnet_share, digits_share, long_share = shares(
+        f"{written} AND (TRY_CAST(iso AS TIMESTAMPTZ) IS NOT NULL)", zoned, "epoch_time(text) IS NOT NULL",
+        "epoch_text(text) IS NOT NULL", "regexp_matches(text, '\\d')", "length(text) > 50",
     )  # fmt: skip
-    if iso_share > 0.95:
+    if iso_share > MIN_TIMES:
         return ("iso",), zoned_share
-    if digits_share < 0.95 or long_share > 0.05:
+    if dotnet_share > MIN_TIMES:
+        return ("ms",), None
+    if iso_share and epoch_share and iso_share + epoch_share > MIN_TIMES:
+        return ("mixed",), zoned_share + epoch_share
+    if digits_share < MIN_TIMES or long_share > 1 - MIN_TIMES or numbers > 0.5:
         return (), None
     fits = _fitting_patterns(shares, PATTERNS)
     return fits, (1.0 if "%z" in fits[0].lower() else 0.0) if fits else None
 
 
+def _numeric_times(shares: Shares, is_named_time: bool) -> tuple[tuple[str, ...], float | None]:
+    """The units that make nearly all numbers plausible times; of days of sheets, which say no zone, only by name."""
+    spans = {unit: (FIRST_US / us, LAST_US / us) for unit, us in UNITS.items()}
+    spans |= {unit: (first + FIRST_US * 10, first + LAST_US * 10) for unit, first in STEPS_OF_100_NS.items()}
+    day_us = 86_400_000_000
+    spans["excel"] = (EXCEL_EPOCH_DAYS + FIRST_US / day_us, EXCEL_EPOCH_DAYS + LAST_US / day_us)
+    spans["digits"] = (19_900_101, 1e15)
+    fitting = shares(*(f"number BETWEEN {low} AND {high}" for low, high in spans.values()))
+    fits = [unit for unit, share in zip(spans, fitting, strict=True) if share >= MIN_TIMES]
+    if "ticks" in fits:  # of this century they would be ns of 1990
+        return ("ticks",), None
+    if "excel" in fits:
+        return (("excel",), 0.0) if is_named_time else ((), None)
+    if units := tuple(unit for unit in fits if unit != "digits"):
+        return units, None
+    patterns = _fitting_patterns(shares, DIGIT_PATTERNS) if "digits" in fits else ()  # 20230501
+    return patterns, 0.0 if patterns else None
+
+
 def _fitting_patterns(shares: Shares, patterns: tuple[str, ...]) -> tuple[str, ...]:
     """The patterns that read nearly all values as plausible times, each in another way."""
-    times = {pattern: f"try_strptime(with_spaces(text), {literal(pattern)})" for pattern in patterns}
+    times = {pattern: parsed("written", pattern) for pattern in patterns}
     # most patterns read no value at all, which takes a tenth of the time to find out
     read_shares = shares(*(f"({time} IS NOT NULL)" for time in times.values()), rows=SAMPLED_TIMES)
     patterns = tuple(pattern for pattern, share in zip(patterns, read_shares, strict=True) if share)
@@ -218,11 +272,12 @@ def _fitting_patterns(shares: Shares, patterns: tuple[str, ...]) -> tuple[str, .
     for rows in (SAMPLED_TIMES, None):
         conditions = (f"(CAST({times[pattern]} AS TIMESTAMP) {plausible})" for pattern in patterns)
         pattern_shares = shares(*conditions, rows=rows) if patterns else []
-        patterns = tuple(pattern for pattern, share in zip(patterns, pattern_shares, strict=True) if share > 0.98)
+        least = max(MIN_TIMES, max(pattern_shares, default=0.0) - 0.02)
+        patterns = tuple(pattern for pattern, share in zip(patterns, pattern_shares, strict=True) if share >= least)
     different: list[str] = []
     for pattern in patterns:
         same = [f"{times[pattern]} = {times[other]}" for other in different]
-        if not same or max(shares(*same)) < 0.98:
+        if not same or max(shares(*same)) < MIN_TIMES:
             different.append(pattern)
     return tuple(different)
 
@@ -232,11 +287,12 @@ def has_decimal_commas(db: Any, table: str, kinds: dict[str, str]) -> bool:
     # 1,234 alone may have either; 12,5 and 1.234,50 and 1 200,00 have a comma
     comma = literal(rf"^[+-]?(\d*|\d{{1,3}}(([.]|{GROUP})\d{{3}})+),(\d{{1,2}}|\d{{4,}})$")
     for column in [column for column, kind in kinds.items() if kind == "text"]:
-        text = f"without_currency(trim(CAST({identifier(column)} AS VARCHAR)))"
+        text = f"price_text(trim(CAST({identifier(column)} AS VARCHAR)))"
         share, commas = fetch_row(
             db,
             "SELECT avg(CAST(number_comma(text) IS NOT NULL AS INTEGER)), "
-            f"count(*) FILTER (regexp_matches(text, {comma})) FROM (SELECT {text} AS text FROM {identifier(table)}) "
+            f"count(*) FILTER (regexp_matches(text, {comma})) FROM (SELECT without_mark(text) AS text "
+            f"FROM (SELECT {text} AS text FROM {identifier(table)})) "
             "WHERE text <> ''",
         )
         if (share or 0) > 0.98 and commas:

@@ -36,7 +36,6 @@ from rankline.io.sql import fetch_row, identifier, memory_database
 
 SAMPLE_ROWS = 100_000  # of each table
 LANGUAGE_ROWS = 500
-LARGE_BYTES = 20_000_000  # of a table whose reading is reported
 UTF_8 = EncodingGuess(("utf-8",), ("utf-8",))
 
 
@@ -50,6 +49,12 @@ class TableSurvey:
     is_complete: bool  # the sample holds all of its rows
     files: int
     columns: dict[str, ColumnStats]
+    size: int = 0  # stored bytes; 0 in a database
+
+    @property
+    def rows_text(self) -> str:
+        """The number of rows, as it is shown to people."""
+        return f"{self.rows:,} rows" if self.is_complete else f"more than {self.rows:,} rows"
 
 
 @dataclass
@@ -85,9 +90,9 @@ class Survey:
 
     def values(self, table: str, column: str, most: int = 30) -> dict[str, int]:
         """The most frequent values of a column and their rows, without those that are missing or blank."""
-        value_sql = f"CAST({identifier(column)} AS VARCHAR)"
+        value_sql = f"trim(CAST({identifier(column)} AS VARCHAR))"
         query = (
-            f"SELECT {value_sql} AS value, count(*) AS rows FROM {identifier(table)} WHERE trim({value_sql}) <> '' "
+            f"SELECT {value_sql} AS value, count(*) AS rows FROM {identifier(table)} WHERE {value_sql} <> '' "
             f"GROUP BY ALL ORDER BY rows DESC, value LIMIT {most}"
         )
         return {str(value): int(rows) for value, rows in self.db.execute(query).fetchall()}
@@ -127,7 +132,7 @@ def survey(
     """Survey a RecBole set, a BEIR folder, files, a DuckDB file or a Postgres URL.
 
     ``only`` names the places of the tables; without it, all tables of the source are surveyed. ``files`` are settings
-    of text files (setting=value), which go before what their contents show. ``say`` takes a line for each large table.
+    of text files (setting=value), which go before what their contents show. ``say`` takes a line for each table.
 
     Raises:
         SourceError: the source does not exist, holds no table, or a table cannot be read.
@@ -165,8 +170,7 @@ def survey(
     names = short_names([each.place for each in locations])
     for location in locations:
         name = names[location.place]
-        if location.size > LARGE_BYTES:
-            say(f"reading the first rows of {location.place} ({location.size / 1e6:,.0f} MB)")
+        say(f"reading the first rows of {location.place}" + f" ({location.size / 1e6:,.1f} MB)" * bool(location.size))
         try:
             result.tables[name] = _survey_table(result, name, location, rows)
         except SourceError as error:  # such as a JSON file that describes the data
@@ -297,7 +301,9 @@ def _query_parts(survey: Survey, place: str, rows: int) -> list[Part]:
 def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int) -> TableSurvey:
     """Load a table's first rows into DuckDB and compute the statistics of its columns."""
     parts = location.parts()
-    kinds, is_complete = load_sample(survey.db, name, parts, max_rows=max_rows)
+    several = sources.BETWEEN_PLACES in location.place  # of each of which some rows have to be seen
+    rows_of_part = max(max_rows // max(len(parts), 1), 1) if several else max_rows
+    kinds, is_complete = load_sample(survey.db, name, parts, max_rows=max_rows, rows_of_part=rows_of_part)
     (count,) = fetch_row(survey.db, f"SELECT count(*) FROM {identifier(name)}")
     if not count:
         raise no_rows_error(
@@ -310,4 +316,4 @@ def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int)
     if survey.format == "tables" and survey.files.decimal == "." and has_decimal_commas(survey.db, name, kinds):
         survey.files = survey.files.model_copy(update={"decimal": ","})
     stats = column_stats(survey.db, name, kinds, decimal=survey.files.decimal)
-    return TableSurvey(name, location.place, int(count), is_complete, location.files, stats)
+    return TableSurvey(name, location.place, int(count), is_complete, location.files, stats, location.size)

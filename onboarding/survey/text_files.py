@@ -15,6 +15,7 @@ from rankline.errors import UsageError
 from rankline.io.sources import File
 
 DELIMITED = ("csv", "tsv", "txt")
+SAMPLED_LINES = 100  # that are searched for single quotes
 SETTINGS = ("delimiter", "quote", "escape", "decimal", "missing", "header", "names", "names:PLACE")
 
 
@@ -56,7 +57,16 @@ def detect_quoting(files: Iterable[File], given: Mapping[str, Any], encoding: st
             settings["escape"] = "\\"
         if "quote" not in given and _has_quoted_tabs(sample):
             settings["quote"] = '"'
+        if "quote" not in given and _has_single_quotes(sample):
+            settings["quote"] = "'"
     return settings
+
+
+def _has_single_quotes(sample: str) -> bool:
+    """Whether values are enclosed by ' and none by a double quote."""
+    lines = sample.splitlines()[:SAMPLED_LINES]
+    enclosed = [re.search(r"(^|[,;|\t])'[^']*'([,;|\t]|$)", line) is not None for line in lines]
+    return '"' not in sample and len(lines) > 1 and sum(enclosed) > 0.8 * len(lines)
 
 
 def _has_quoted_tabs(sample: str) -> bool:

@@ -102,3 +102,9 @@ def test_the_refusal_names_both(tmp_path: Path) -> None:
     config = config.model_copy(update={"files": config.files.model_copy(update={"encoding": "utf-16"})})
     with pytest.raises(SourceError, match=r"found: utf-8|ingest\.files\.encoding=(utf-8|cp1252 \(or cp1250\))"):
         ingest(tmp_path / "raw", config=config)
+
+
+@pytest.mark.parametrize(("text", "other"), [(FRENCH, "cp1252"), (POLISH, "cp1250"), (CHINESE, "gb18030")])
+def test_one_row_in_another_encoding_is_no_reason_to_read_all_in_it(text: str, other: str) -> None:
+    rows = "".join(f"i{row};{text}\n" for row in range(36)).encode() + f"i37;{text}\n".encode(other)
+    assert guess_encoding(rows).name == "utf-8"

@@ -47,7 +47,7 @@ def test_numbers_of_any_locale(text: str, point: float | None, comma: float | No
 def test_prices_of_any_currency(text: str, price: float | None, code: str | None) -> None:
     with duckdb.connect() as db:
         db.execute(NUMBER_MACROS)
-        query = "SELECT number_point(without_currency(?)), currency_of(currency_mark(?))"
+        query = "SELECT number_point(without_mark(price_text(?))), currency_of(currency_mark(price_text(?)))"
         assert db.execute(query, [text, text]).fetchall() == [(price, code)]
 
 

@@ -141,10 +141,14 @@ def test_files_of_one_table_may_type_a_column_in_different_ways(tmp_path: Path) 
             **({"device": ["tv"]} if n else {}),
         }
         pq.write_table(pa.table(log), tmp_path / f"log/{n}.parquet")
-    small(tmp_path, catalogue=[{"item_id": 7, "title": "Seven"}], tables={"events": "log"})
+    seven = [{"item_id": 7, "title": "Seven"}]
+    small(tmp_path, catalogue=seven, tables={"events": "log"})
     assert [event["item_id"] for event in table(tmp_path, "events")] == ["7", "7", "7"]
-    with pytest.raises(SourceError, match=r"no column 'device'[^$]*0\.parquet"):
-        small(tmp_path, tables={"events": "log"}, columns={"event_attributes": ("device",)})
+    small(tmp_path, catalogue=seven, tables={"events": "log"}, columns={"event_attributes": ("device",)})
+    assert [event["device"] for event in table(tmp_path, "events")] == [None, "tv", "tv"]
+    assert summary(tmp_path)["rows_without_column"] == {"events.device": 1}
+    with pytest.raises(SourceError, match=r"no column 'devices'[^$]*0\.parquet"):
+        small(tmp_path, tables={"events": "log"}, columns={"event_attributes": ("devices",)})
 
 
 def test_a_web_address_is_read_and_one_that_is_gone_refused(tmp_path: Path) -> None:

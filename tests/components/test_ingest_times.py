@@ -60,17 +60,17 @@ def test_units_of_sheets_and_of_net(tmp_path: Path, unit: str, values: list[obje
 
 # a strftime format of Python -> what a proposal reads it as, and whether the zone has to be asked for
 SPELLINGS = {
-    "%a, %d %b %Y %H:%M:%S GMT": ("%a, %d %b %Y %H:%M:%S %Z", False),
-    "%a, %d %b %Y %H:%M:%S +0000": ("%a, %d %b %Y %H:%M:%S %z", False),
-    "%a %b %d %H:%M:%S %Y": ("%a %b %d %H:%M:%S %Y", True),
-    "%a %b %d %H:%M:%S +0000 %Y": ("%a %b %d %H:%M:%S %z %Y", False),
-    "%a %b %d %H:%M:%S UTC %Y": ("%a %b %d %H:%M:%S %Z %Y", False),
+    "%a, %d %b %Y %H:%M:%S GMT": ("%d %b %Y %H:%M:%S %Z", False),
+    "%a, %d %b %Y %H:%M:%S +0000": ("%d %b %Y %H:%M:%S %z", False),
+    "%a %b %d %H:%M:%S %Y": ("%b %d %H:%M:%S %Y", True),
+    "%a %b %d %H:%M:%S +0000 %Y": ("%b %d %H:%M:%S %z %Y", False),
+    "%a %b %d %H:%M:%S UTC %Y": ("%b %d %H:%M:%S %Z %Y", False),
     "%d/%b/%Y:%H:%M:%S +0000": ("%d/%b/%Y:%H:%M:%S %z", False),
     "[%d/%b/%Y:%H:%M:%S +0000]": ("[%d/%b/%Y:%H:%M:%S %z]", False),
     "%d-%b-%y": ("%d-%b-%y", True),
     "%d-%b-%y %I.%M.%S.%f %p": ("%d-%b-%y %I.%M.%S.%f %p", True),
     "%b %d %Y %I:%M%p": ("%b %d %Y %I:%M%p", True),
-    "%B %d, %Y": ("%B %d, %Y", True),
+    "%B %d, %Y": ("%b %d, %Y", True),
     "%d %b %Y, %H:%M": ("%d %b %Y, %H:%M", True),
     "%m/%d/%Y, %I:%M:%S\u202f%p": ("%m/%d/%Y, %I:%M:%S %p", True),
     "%d.%m.%y %H:%M": ("%d.%m.%y %H:%M", True),

@@ -34,6 +34,9 @@ def write(folder: Path, files: dict[str, str]) -> Path:
         (["events/01ARZ3NDEKTSV4RRFFQ69G5FAV.csv", "events/01BX5ZZKBKACTAV9WEVGEMMVRZ.csv"], "events/*.csv"),
         (["events/january.csv", "events/february.csv", "events/march.csv"], "events/*.csv"),
         (["events/00f1.csv", "events/beef.csv"], "events/*.csv"),
+        (["events_jan.csv", "events_feb.csv", "events_mar.csv"], "events_*.csv"),
+        (["2023/log.csv", "2024/log.csv"], "2023/log.csv | 2024/log.csv"),
+        (["shoes.csv", "hats.csv"], "hats.csv | shoes.csv"),
     ],
 )
 def test_files_with_the_same_columns_are_one_table(tmp_path: Path, names: list[str], place: str) -> None:
@@ -47,8 +50,8 @@ def test_files_with_the_same_columns_are_one_table(tmp_path: Path, names: list[s
     "names",
     [
         ["set/train.csv", "set/test.csv"],
-        ["log/clicks.csv", "log/purchases.csv"],
-        ["shoes.csv", "hats.csv"],
+        ["events.csv", "events_backup.csv"],
+        ["a/events.csv", "b/events.csv"],
     ],
 )
 def test_words_that_say_something_keep_files_apart(tmp_path: Path, names: list[str]) -> None:

@@ -19,6 +19,7 @@ from onboarding.survey.survey import survey
 from pipelines.recipes import interactions
 from tests.onboarding import odd_sources
 from tests.onboarding.event_logs import EVENTS, chinese_shop, common, cycle, event_log, json_log
+from tests.onboarding.proposals import log, tried
 
 
 def proposed(source: Path, **overrides: Any) -> Proposal:
@@ -434,3 +435,51 @@ def test_a_column_that_may_name_requests_is_named(tmp_path: Path, name: str, row
         again = proposed(tmp_path / "log", overrides={"request_id": name})
         assert written(again)["columns"]["request_id"] == name
         assert not [gap for gap in again.gaps if "may name the request" in gap.what]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("1", ""), ("true", "\\N"), ("x", ""), ("✓", "✗"), ("はい", "いいえ"), ("2", "0"),
+    ],
+)  # fmt: skip
+def test_a_click_in_every_spelling(tmp_path: Path, words: tuple[str, str]) -> None:
+    result = tried(tmp_path, {"events.csv": log(clicked=lambda n: words[n % 2])}).result
+    assert (result.feedback["positives"], result.feedback["positives"] + result.feedback["negatives"]) == (20, 40)
+
+
+def test_one_question_mark_among_yes_and_no_is_one_row_without_a_value(tmp_path: Path) -> None:
+    text = log(clicked=lambda n: "?" if n == 7 else n % 2)
+    assert tried(tmp_path, {"events.csv": text}).result.feedback == {"positives": 19, "negatives": 20, "neither": 1}
+
+
+@pytest.mark.parametrize(
+    ("cells", "scale", "missing"),
+    [
+        (("-1", "1", "5", "10"), (1, 10), ["-1"]),
+        (("1", "3", "6"), (1, 6), None),
+        (("4/5", "1/5", "5/5"), None, None),
+        (("★★★", "★★★★★", "★☆☆☆☆"), None, None),
+    ],
+)
+def test_a_rating_in_every_spelling(
+    tmp_path: Path, cells: tuple[str, ...], scale: tuple[int, int] | None, missing: list[str] | None
+) -> None:
+    result = tried(tmp_path, {"events.csv": log(rating=lambda n: cells[n % len(cells)])})
+    settings = result.proposal.settings
+    assert (result.settings["rating"], result.rejected) == ("labels.rating", {})
+    assert (settings.get("labels", {}).get("rating", {}).get("scale")) == (scale and list(map(float, scale)))
+    assert settings.get("files", {}).get("missing") == missing
+
+
+def test_a_quantity_of_one_and_minus_one_has_returns(tmp_path: Path) -> None:
+    result = tried(tmp_path, {"events.csv": log(quantity=lambda n: 1 if n % 4 else -1)})
+    assert result.settings["quantity"] == "labels.purchase"
+    assert result.result.feedback == {"positives": 30, "negatives": 10, "neither": 0}
+
+
+def test_event_types_with_blanks_are_trimmed(tmp_path: Path) -> None:
+    kinds = ("click ", "purchase", " impression", "click")
+    result = tried(tmp_path, {"events.csv": log(event=lambda n: kinds[n % 4])})
+    types = {"click": "click", "purchase": "purchase", "impression": "impression"}
+    assert (result.proposal.settings["columns"]["event_types"], result.rejected) == (types, {})

@@ -15,6 +15,7 @@ from onboarding.survey.survey import survey
 from pipelines.recipes import interactions
 from rankline.errors import SourceError, UsageError
 from tests.components.test_ingest_text import log_text, write_escaped
+from tests.onboarding.proposals import log, write
 
 
 def tried(source: Path, *files: str, **overrides: str) -> tuple[dict[str, Any], DryRun]:
@@ -75,3 +76,29 @@ def test_a_file_without_a_header_is_refused_until_its_columns_are_named(tmp_path
 def test_settings_of_files_that_do_not_exist(tmp_path: Path, given: str) -> None:
     with pytest.raises(UsageError, match="--files takes"):
         survey(str(tmp_path), files=(given,))
+
+
+@pytest.mark.parametrize("name", ["clicks.csv", "clicks.tsv"])
+def test_values_in_single_quotes(tmp_path: Path, name: str) -> None:
+    sign = "\t" if name.endswith("tsv") else ","
+    rows = [["user_id", "item_id", "title"], *([f"u{n}", f"i{n % 5}", f"words{sign} and more {n}"] for n in range(40))]
+    text = "\n".join(sign.join(f"'{cell}'" for cell in row) for row in rows)
+    (table,) = survey(str(write(tmp_path, {name: text}))).tables.values()
+    assert (list(table.columns), table.rows) == (["user_id", "item_id", "title"], 40)
+
+
+@pytest.mark.parametrize(
+    ("sign", "hint"), [("||", "sed"), ("::", "sed"), ("   ", "sed"), ("\x01", "delimiter="), ("^", "delimiter=^")]
+)
+def test_what_separates_values_otherwise_is_named(tmp_path: Path, sign: str, hint: str) -> None:
+    with pytest.raises(SourceError) as error:
+        survey(str(write(tmp_path, {"log.csv": log().replace(",", sign)})))
+    assert hint in error.value.hint
+    if len(sign) == 1:
+        (table,) = survey(str(tmp_path), files=(f"delimiter={sign}",)).tables.values()
+        assert list(table.columns) == ["user_id", "item_id", "timestamp"]
+
+
+def test_comments_above_the_header_are_left_out(tmp_path: Path) -> None:
+    (table,) = survey(str(write(tmp_path, {"log.csv": "# exported in May\n# by us\n" + log()}))).tables.values()
+    assert (list(table.columns), table.rows) == (["user_id", "item_id", "timestamp"], 40)

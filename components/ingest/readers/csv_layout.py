@@ -14,6 +14,7 @@ from rankline.io.sources import File
 MAX_HEADER_BYTES = 1 << 20
 SAMPLED_RECORDS = 50  # below the first line, which say whether it is one of them
 DELIMITERS = ",;\t|"
+ODD_DELIMITERS = ("||", "::", "\x01", "\x02", "\x1f", "  ", "^", "~")  # refused with what helps
 # what a name of a column hardly is, and a value often
 VALUE = re.compile(
     r"[+-]?\d[\d.,:/ T_-]*([eE][+-]?\d+)?(Z|[+-]\d\d:?\d\d)?|https?://.*|[\[{].*[\]}]|true|false|null|\\N",
@@ -45,7 +46,11 @@ def read_layout(stream: Any, table: str, file: File, settings: TextFiles) -> Lay
         delimiter = delimiter or header[-1]
         quote = _default_quote(stream, delimiter) if settings.quote is None else settings.quote
         header = _read_record(stream, quote)
+    while header.startswith("#") and _has_more_values(stream, header):  # comments above the header
+        header = _read_record(stream, quote)
     delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, quote).count)
+    if not settings.delimiter:
+        _refuse_odd_delimiter(header, file)
     first = [] if _is_open(header, quote) else next(iter(_records(header, delimiter, quote)), [])
     first = [re.sub(r"\s*[\r\n]\s*", " ", plain(name).strip()) for name in first]
     ahead = str(stream.peek(1).decode("utf-8", "ignore"))
@@ -85,6 +90,28 @@ def read_layout(stream: Any, table: str, file: File, settings: TextFiles) -> Lay
             hint=_naming(table),
         )
     return layout
+
+
+def _has_more_values(stream: Any, line: str) -> bool:
+    """Whether the next line without # has more delimiters than this one, which is then a comment."""
+    lines = str(stream.peek(1).decode("utf-8", "ignore")).splitlines()
+    following = next((each for each in lines if each and not each.startswith("#")), "")
+    return any(following.count(each) > line.count(each) for each in DELIMITERS)
+
+
+def _refuse_odd_delimiter(header: str, file: File) -> None:
+    sign = next((each for each in ODD_DELIMITERS if each in header), "")
+    if not sign or (sign != "||" and any(each in header for each in DELIMITERS)):
+        return
+    named = {"\x01": "\\x01", "\x02": "\\x02", "\x1f": "\\x1f"}.get(sign, sign)
+    one_sign = f"set ingest.files.delimiter to it (`rankline init`: --files $'delimiter={named}')"
+    raise SourceError(
+        "the values of a CSV file are separated in another way",
+        expected=f"one of {' '.join(DELIMITERS.replace(chr(9), ''))} or a tab between values",
+        found=f"{named!r} in {header[:80]!r}",
+        where=file.path,
+        hint=one_sign if len(sign) == 1 else f"write tabs instead: sed 's/{re.sub(' +', '  *', named)}/\\t/g'",
+    )
 
 
 def has_backslash_quotes(text: str) -> bool:

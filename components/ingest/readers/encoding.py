@@ -15,6 +15,7 @@ from dataclasses import dataclass
 MARGIN = 0.1  # by which a rarer code page must be better
 PLAUSIBLE, SOUND = 0.5, 0.7  # shares of words that make a code page possible, and that one must reach
 MAX_WORDS = 2000
+MOSTLY = 0.8  # share of the lines that are valid UTF-8; the others are rejected by row
 HALF_WIDTH = re.compile("[\uff61-\uff9f]")
 LETTERS = {
     "de": "äöüß", "fr": "àâæçèéêëîïôœùûüÿ", "es": "áéíñóúü", "it": "àèéìíîòóù", "pt": "àáâãçéêíóôõúü",
@@ -61,7 +62,7 @@ def guess_encoding(sample: bytes) -> EncodingGuess:
         return _other_script(sample)
     if sample.isascii():
         return _certain("ascii")
-    if is_utf8(sample):
+    if is_utf8(sample) or _is_utf8_mostly(sample):
         return _certain("utf-8")
     lines = sample[: sample.rfind(b"\n") + 1]  # the sample may end in the middle of a character
     sample = sample if lines.isascii() else lines
@@ -81,6 +82,12 @@ def is_utf8(sample: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _is_utf8_mostly(sample: bytes) -> bool:
+    """Whether nearly all lines that are not ASCII are UTF-8, which other code pages hardly are by chance."""
+    lines = [line for line in sample.splitlines() if not line.isascii()]
+    return sum(map(is_utf8, lines)) >= MOSTLY * len(lines)
 
 
 def _certain(name: str) -> EncodingGuess:

@@ -40,6 +40,7 @@ class Part(NamedTuple):
     bytes_read: Callable[[], int] = lambda: 0  # bytes read so far
     size: int = 0
     outside_window: int = 0  # rows outside the window that the source itself left out
+    others_have: Callable[[str], bool] = lambda name: False  # whether another part of the table has a column
 
 
 def first_rows(parts: Iterator[Part], table: str, rows: int) -> Iterator[Part]:

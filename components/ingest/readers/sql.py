@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.ingest.config import UNITS, Columns, IngestConfig
+from components.ingest.config import Columns, IngestConfig
 from components.ingest.readers.parts import Part
 from components.ingest.readers.transfer import transfer_type
 from components.ingest.readers.typed import selected_columns, typed_part
+from components.ingest.times import UNITS
 from rankline.errors import SourceError
 from rankline.io.sources import Files, is_file_database, postgres
 from rankline.io.sql import identifier, is_single_select, source_database

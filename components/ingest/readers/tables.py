@@ -1,5 +1,6 @@
 """The format `tables`: Parquet, CSV and JSON lines, one file or many, local or behind a URL."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 from components.ingest.config import IngestConfig
@@ -25,8 +26,24 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
         SourceError: a file does not match its name, is truncated, or is in another encoding.
     """
     for table, each in files.items():
-        for file in each:
-            yield file_part(table, file, config)
+        filled = [file for file in each if not file.is_empty()]
+        others = _Columns(table, filled, config)
+        for file in filled:
+            yield file_part(table, file, config)._replace(others_have=others.have)
+
+
+class _Columns:
+    """The columns of all files of a table, which are only read if one of them lacks a column."""
+
+    def __init__(self, table: str, files: list[File], config: IngestConfig) -> None:
+        self._table, self._files, self._config = table, files, config
+
+    def have(self, name: str) -> bool:
+        return len(self._files) > 1 and name in self._names
+
+    @functools.cached_property
+    def _names(self) -> set[str]:
+        return {name for file in self._files for name in file_part(self._table, file, self._config).columns}
 
 
 def file_part(table: str, file: File, config: IngestConfig) -> Part:

@@ -10,6 +10,8 @@ from rankline.io.sources.files import is_hidden as is_hidden
 from rankline.io.sources.files import match_files as match_files
 from rankline.io.sources.files import source_filesystem as source_filesystem
 from rankline.io.sources.files import translate_errors as translate_errors
+from rankline.io.sources.formats import BETWEEN_PLACES as BETWEEN_PLACES
+from rankline.io.sources.formats import PLACE_COLUMN as PLACE_COLUMN
 from rankline.io.sources.formats import RECBOLE_NAME as RECBOLE_NAME
 from rankline.io.sources.formats import SPLIT_NAMES as SPLIT_NAMES
 from rankline.io.sources.formats import find_files as find_files

@@ -50,6 +50,10 @@ class File(NamedTuple):
             fs, path = source_filesystem(self.path)
             return int(fs.size(path) or 0)
 
+    def is_empty(self) -> bool:
+        """Whether a local file has no bytes."""
+        return "://" not in self.path and self.size() == 0
+
     def digest(self) -> str:
         """The sha256 of the stored bytes."""
         sha = hashlib.sha256()

@@ -13,6 +13,8 @@ from rankline.io.sources.files import File, Files, describe_folder, match_files
 from rankline.io.sources.settings import Source, is_file_database, mask_passwords
 
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+BETWEEN_PLACES = " | "  # of one table
+PLACE_COLUMN = "source_file"  # of a table in several places: the place of a row's file
 RECBOLE_NAME = re.compile(
     r"(?P<name>.+?)(\.(?P<split>train|valid|validation|dev|test))?\.(?P<kind>inter|item|user)(\.gz)?"
 )
@@ -42,18 +44,19 @@ def find_files(source: Source) -> Files:
             hint="set ingest.format to one of them",
         )
     if source.only_items and source.tables.items and source.format != "sql":
-        files = {"items": match_files(source.source, source.tables.items, "items")}
+        files = {"items": _listed_files(source.source, source.tables.items, "items")}
     else:
         files = finders[source.format](source)
         if source.only_items:
             files = {table: each for table, each in files.items() if table in ("items", "database")}
-    for file in (file for each in files.values() for file in each):
-        if "://" not in file.path and file.size() == 0:
+    is_refused = all if source.format == "tables" else any  # a part without bytes is left out
+    for each in files.values():
+        if each and is_refused(file.is_empty() for file in each):
             raise no_rows_error(
                 "a source file is empty",
                 expected="a header and at least one row",
                 found="0 bytes",
-                where=file.path,
+                where=next(file.path for file in each if file.is_empty()),
                 hint="fetch the data again, or point ingest.source at another copy",
             )
     return files
@@ -162,9 +165,21 @@ def _plain_or_gzipped(path: Path, split: str = "") -> list[File]:
 def _find_tables(source: Source) -> Files:
     """The files of each table that the settings name."""
     locations = {table: location for table, location in source.tables if location}
-    files = {table: match_files(source.source, location, table) for table, location in locations.items()}
+    files = {table: _listed_files(source.source, location, table) for table, location in locations.items()}
     _require_tables(source, files)
     return files
+
+
+def _listed_files(base: str, location: str, table: str) -> list[File]:
+    """The files of a table; of one in several places with the place as a column."""
+    places = location.split(BETWEEN_PLACES)
+    if len(places) == 1:
+        return match_files(base, location, table)
+    return [
+        file._replace(partitions={**file.partitions, PLACE_COLUMN: place})
+        for place in places
+        for file in match_files(base, place, table)
+    ]
 
 
 def _find_database(source: Source) -> Files:

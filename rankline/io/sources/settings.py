@@ -16,7 +16,9 @@ class Tables(FrozenModel):
     """Where each table of the source is; empty if there is none."""
 
     events: str = Field(
-        default="", description="The event log: file, pattern, folder or URL; for sql a table or a query."
+        default="",
+        description="The event log: file, pattern, folder or URL, or several of them with ' | ' between them; for sql "
+        "a table or a query.",
     )
     items: str = Field(default="", description="The catalogue, in the same form.")
     users: str = Field(default="", description="The users and their attributes, in the same form.")

@@ -17,6 +17,7 @@ from rankline.errors import RanklineError
 from tests.cli.command import RANKLINE
 from tests.cli.in_process import rankline, refused
 from tests.onboarding import odd_sources
+from tests.onboarding.proposals import Cell, csv, log, tried, write
 
 
 def test_the_map_and_the_recipe_are_written_and_work(tmp_path: Path) -> None:
@@ -153,3 +154,29 @@ def test_bad_input_is_one_message(tmp_path: Path) -> None:
     assert "cannot have that name" in message("init", books, "--name", "My Shop", code=2)
     assert "no files of events" in message("init", books, "--events", "nowhere.csv")
     assert "chained URLs" in message("init", f"zip://*.csv::file://{tmp_path}/a.zip", "--yes")
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [(lambda n: 0, "no event is a positive"), (lambda n: "no", "no event is a positive")],
+)
+def test_what_run_would_refuse_ends_with_an_error_code(tmp_path: Path, cell: Cell, reason: str) -> None:
+    write(tmp_path / "shop", {"events.csv": log(clicked=cell)})
+    done = rankline("init", "shop", "--yes", cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "shop.toml").exists()) == (1, True), done.stderr
+    assert reason in done.stdout
+    refused("data", "profile", "--recipe", "shop:shop", cwd=tmp_path)
+
+
+def test_many_rejected_rows_end_with_an_error_code(tmp_path: Path) -> None:
+    items = csv(rows=5, item_id=lambda n: f"i{n}", title=lambda n: f"a thing called {n}")
+    events = log(item_id=lambda n: f"i{n % 5}" if n % 5 else f"gone {n}")
+    write(tmp_path / "shop", {"events.csv": events, "items.csv": items})
+    assert rankline("init", "shop", "--yes", cwd=tmp_path).returncode == 1
+
+
+def test_ids_that_are_half_in_other_case_are_normalised(tmp_path: Path) -> None:
+    items = csv(rows=20, item_id=lambda n: f"i{n}", title=lambda n: f"a thing called {n}")
+    events = log(80, item_id=lambda n: f"{'iI'[n % 2]}{n % 20}")
+    result = tried(tmp_path, {"events.csv": events, "items.csv": items})
+    assert (result.proposal.settings["columns"]["normalise_ids"], result.rejected) == (["case"], {})
