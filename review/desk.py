@@ -1,7 +1,8 @@
 """The desk: approve, reject and roll back, with what that needs of the workspace.
 
-An approval is one event `promoted` with the reviewer's name: the features come online before it, and MLflow follows it.
-With four eyes and a run that nobody is known to have started, the first of two approvals is an event `approved`.
+An approval is one event `promoted` with the reviewer's name: the features come online before it, and `Desk.announce`
+lets MLflow follow it. With four eyes and a run that nobody is known to have started, the first of two approvals is an
+event `approved`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from pipelines.runs.announcing import announcer_of
 from pipelines.runs.artifacts import find_output
 from pipelines.runs.evaluation import runs_of
 from pipelines.runs.folder import RECIPE, read_recipe
-from rankline.announcer import Announcer
 from rankline.errors import IntegrityError, NotPermitted, RanklineError, RegistryError, StaleEvidence, UsageError
 from rankline.evaluation.decision import Verdict
 from rankline.evaluation.report import REPORT, Report
@@ -97,9 +97,7 @@ class Desk:
             step = next_step(now, who, four_eyes=decided.policy.four_eyes)
             try:
                 if step == "approved":
-                    event = self._append("approved", now, who=who, why=why or "approved")
-                    self._announce(event, self._settings(now).context.announcer)
-                    return event
+                    return self._append("approved", now, who=who, why=why or "approved")
                 return self._promote(now, decided, who=who, why=why or f"approved: {decided.sentence}")
             except _OvertakenError:  # another reviewer approved it meanwhile: this may be the second approval
                 continue
@@ -125,9 +123,7 @@ class Desk:
             still_waiting(history, candidate, stale=True)
 
         waits(self.models.history())
-        event = self._write("rejected", candidate, who=who, why=why, condition=waits)
-        self._announce(event, self._settings(candidate).context.announcer)
-        return event
+        return self._write("rejected", candidate, who=who, why=why, condition=waits)
 
     def roll_back(self, model: str, *, who: str, why: str) -> Event:
         """Make a former champion serve again, the nearest one if ``model`` is empty; see `rankline.registry.rollback`.
@@ -140,8 +136,23 @@ class Desk:
             self._bucket.download("online", suffixes=("feature_store.yaml",))
         event = rollback.roll_back(self.models, to=model, who=who, why=why, workspace=self.workspace)
         self._warn_of_relisted(event)
-        self._announce(event, announcer_of(self.workspace, self.models, event.model_id))
         return event
+
+    def announce(self, event: Event) -> None:
+        """Let MLflow show an event of this desk, and notify of it: takes seconds, so show the event first.
+
+        What goes wrong is a warning: the event stands, and `rankline sync` does the rest later.
+        """
+        try:
+            if self._bucket is not None:
+                self._bucket.download("runs", suffixes=("recipe.json",))
+            named = run_context(self._recipe, self.workspace).announcer if self._recipe else None
+            announcer = named or announcer_of(self.workspace, self.models, event.model_id)
+            warnings = announcer.announce(self.models, event.model_id, [event]).warnings if announcer else ()
+        except (RanklineError, OSError) as problem:
+            warnings = (first_line(problem),)
+        for warning in warnings:
+            self._warn(warning)
 
     def evidence(self, candidate: Candidate) -> Evidence:
         """The evidence for a candidate.
@@ -271,12 +282,7 @@ class Desk:
                 self.models, bundle, features, place=settings.place, owner={"who": who, "run": candidate.run_id},
                 check=lambda: still_waiting(self.models.history(), candidate), append=append,
             )  # fmt: skip
-        self._warn_of_relisted(event)
-        try:
-            move_proven_anchor(self.models, decided, run_id=event.run_id)
-        except (RanklineError, OSError) as problem:
-            self._warn(first_line(problem))
-        self._announce(event, settings.context.announcer)
+        self._follow(event, decided)
         return event
 
     def _online_already(self, bundle: Bundle, context: RunContext) -> dict[str, Any]:
@@ -299,14 +305,13 @@ class Desk:
         self._warn(f"the features of its run are gone: the online store {service} stays as it is")
         return {"service": service, "online_until": (read_json_object(folder / WATERMARK) or {}).get("until", "")}
 
-    def _announce(self, event: Event, announcer: Announcer | None) -> None:
-        """Let MLflow and those who are notified hear of an event, which stands whatever becomes of that."""
+    def _follow(self, event: Event, decided: Verdict) -> None:
+        """What follows a promotion: the anchor and the warnings. The promotion stands whatever becomes of them."""
+        self._warn_of_relisted(event)
         try:
-            warnings = announcer.announce(self.models, event.model_id, [event]).warnings if announcer else ()
+            move_proven_anchor(self.models, decided, run_id=event.run_id)
         except (RanklineError, OSError) as problem:
-            warnings = (first_line(problem),)
-        for warning in warnings:
-            self._warn(warning)
+            self._warn(first_line(problem))
 
     def _warn_of_relisted(self, event: Event) -> None:
         if warning := self.models.relisted_warning(event.champion_before, event.model_id):
