@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from cli.data import data, features, init, recipes
 from cli.project import build, doctor, gc, new
 from cli.project import cluster as set_up
-from cli.registry import catalogue, gates, items, models, promote
+from cli.registry import catalogue, gates, items, models, promote, sync
 from cli.review import decisions, evaluate, status
 from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
@@ -100,7 +100,8 @@ app.command("evaluate", help=evaluate.HELP, rich_help_panel=MODELS)(evaluate.eva
 app.command("rollback", help=models.ROLLBACK_HELP, rich_help_panel=MODELS)(models.rollback)
 app.command("promote", help=promote.HELP, rich_help_panel=MODELS)(promote.promote)
 app.add_typer(gates.app, name="gates", rich_help_panel=MODELS)
-app.command("mirror", help=models.MIRROR_HELP, rich_help_panel=MODELS)(models.mirror)
+app.command("sync", help=sync.HELP, rich_help_panel=MODELS)(sync.sync)
+app.command("mirror", hidden=True)(sync.mirror)
 app.add_typer(catalogue.app, name="catalogue", rich_help_panel=MODELS)
 app.add_typer(items.app, name="items", rich_help_panel=MODELS)
 app.command("serve", help=serve.HELP, rich_help_panel=SERVE)(serve.serve)

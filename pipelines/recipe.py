@@ -24,6 +24,7 @@ from pipelines.placement import ClusterConfig
 from rankline.contracts import ITEMS, FrozenModel, encode_nulls, replace_in_strings
 from rankline.io.storage import StorageConfig
 from rankline.model.order import HEADS, RANK, Order
+from rankline.notifications.config import NotifyConfig
 from rankline.runtime.run_context import RunContext
 
 Config = TypeVar("Config", bound=FrozenModel)
@@ -51,6 +52,7 @@ class Recipe:
     summary: SummaryConfig = SummaryConfig()
     cluster: ClusterConfig = ClusterConfig()
     storage: StorageConfig = StorageConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @model_validator(mode="after")
     def _order_is_known(self) -> Recipe:
@@ -64,7 +66,7 @@ class Recipe:
         return self
 
 
-NO_STEP = ("name", "description", "material", "cluster", "storage")
+NO_STEP = ("name", "description", "material", "cluster", "storage", "notify")
 SECTIONS = tuple(field.name for field in dataclasses.fields(Recipe) if field.name not in NO_STEP)
 
 
@@ -116,6 +118,14 @@ def storage_settings(recipe: Recipe, workspace: str) -> dict[str, Any]:
     return {"storage": storage} if storage else {}
 
 
+def announcement_settings(recipe: Recipe, workspace: str) -> dict[str, Any]:
+    """The part of a run's parameters that says where its events are shown; empty where nothing is set."""
+    tracking = recipe.promote.tracking.model_dump(mode="json", exclude_defaults=True)
+    named = {"mlflow": tracking, "notify": recipe.notify.model_dump(mode="json", exclude_defaults=True)}
+    resolved: dict[str, Any] = replace_in_strings(named, WORKSPACE_PLACEHOLDER, workspace)
+    return {name: values for name, values in resolved.items() if values}
+
+
 def run_parameters(recipe: Recipe, workspace: str) -> dict[str, Any]:
     """The parameter `run` of every component: the workspace and what the recipe says of the whole run."""
     return {
@@ -123,6 +133,7 @@ def run_parameters(recipe: Recipe, workspace: str) -> dict[str, Any]:
         "recipe": recipe.name,
         "catalogue": recipe.export.catalogue,
         **storage_settings(recipe, workspace),
+        **announcement_settings(recipe, workspace),
     }
 
 

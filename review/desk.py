@@ -1,7 +1,8 @@
 """The desk: approve, reject and roll back, with what that needs of the workspace.
 
-An approval is one event `promoted` with the reviewer's name: the features come online before it, and MLflow follows it.
-With four eyes and a run that nobody is known to have started, the first of two approvals is an event `approved`.
+An approval is one event `promoted` with the reviewer's name: the features come online before it, and `Desk.announce`
+lets MLflow follow it. With four eyes and a run that nobody is known to have started, the first of two approvals is an
+event `approved`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any, Literal
 
 from components.promote.commit import OnlinePlace, materialize_then_append
 from components.promote.config import PromoteConfig
-from components.promote.mirror import Promotion, training_curves
-from components.promote.step import PAGE, VERDICT, mirror_promotion, move_proven_anchor
+from components.promote.step import VERDICT, move_proven_anchor
 from pipelines.recipe import Recipe, run_context
+from pipelines.runs.announcing import announcer_of
 from pipelines.runs.artifacts import find_output
 from pipelines.runs.evaluation import runs_of
 from pipelines.runs.folder import RECIPE, read_recipe
@@ -136,6 +137,22 @@ class Desk:
         event = rollback.roll_back(self.models, to=model, who=who, why=why, workspace=self.workspace)
         self._warn_of_relisted(event)
         return event
+
+    def announce(self, event: Event) -> None:
+        """Let MLflow show an event of this desk, and notify of it: takes seconds, so show the event first.
+
+        What goes wrong is a warning: the event stands, and `rankline sync` does the rest later.
+        """
+        try:
+            if self._bucket is not None:
+                self._bucket.download("runs", suffixes=("recipe.json",))
+            named = run_context(self._recipe, self.workspace).announcer if self._recipe else None
+            announcer = named or announcer_of(self.workspace, self.models, event.model_id)
+            warnings = announcer.announce(self.models, event.model_id, [event]).warnings if announcer else ()
+        except (RanklineError, OSError) as problem:
+            warnings = (first_line(problem),)
+        for warning in warnings:
+            self._warn(warning)
 
     def evidence(self, candidate: Candidate) -> Evidence:
         """The evidence for a candidate.
@@ -265,7 +282,7 @@ class Desk:
                 self.models, bundle, features, place=settings.place, owner={"who": who, "run": candidate.run_id},
                 check=lambda: still_waiting(self.models.history(), candidate), append=append,
             )  # fmt: skip
-        self._follow(event, decided, candidate, settings)
+        self._follow(event, decided)
         return event
 
     def _online_already(self, bundle: Bundle, context: RunContext) -> dict[str, Any]:
@@ -288,31 +305,13 @@ class Desk:
         self._warn(f"the features of its run are gone: the online store {service} stays as it is")
         return {"service": service, "online_until": (read_json_object(folder / WATERMARK) or {}).get("until", "")}
 
-    def _follow(self, event: Event, decided: Verdict, candidate: Candidate, settings: _Settings) -> None:
-        """What follows a promotion: the anchor, the warnings, MLflow. The promotion stands whatever becomes of them."""
+    def _follow(self, event: Event, decided: Verdict) -> None:
+        """What follows a promotion: the anchor and the warnings. The promotion stands whatever becomes of them."""
         self._warn_of_relisted(event)
         try:
             move_proven_anchor(self.models, decided, run_id=event.run_id)
-            error = self._mirror(event, candidate, settings).get("error", "")
         except (RanklineError, OSError) as problem:
-            error = first_line(problem)
-        if error:
-            self._warn(error)
-
-    def _mirror(self, event: Event, candidate: Candidate, settings: _Settings) -> dict[str, Any]:
-        models = self.models
-        with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
-            evaluation, verdict = (
-                models.evidence_folder(name, Path(scratch)) for name in (candidate.evaluation, candidate.verdict)
-            )
-            promotion = Promotion(
-                event,
-                self.evidence(candidate).report,
-                source=models.fs.unstrip_protocol(f"{models.root}/bundles/{event.model_id}"),
-                pages=[verdict / PAGE, evaluation / "report.html"],
-                curves=training_curves(settings.context.folder),
-            )
-            return mirror_promotion(promotion, settings.place.config, self.workspace, settings.context.bucket)
+            self._warn(first_line(problem))
 
     def _warn_of_relisted(self, event: Event) -> None:
         if warning := self.models.relisted_warning(event.champion_before, event.model_id):

@@ -11,10 +11,7 @@ from cli.options import (
     WORKSPACE,
     AsJson,
     ReadWorkspace,
-    RecipeName,
     RepositoryUrl,
-    Settings,
-    Workspace,
     open_registry,
     repository_of,
     require_champion,
@@ -35,7 +32,6 @@ takes any model that has served.
 
 The bundle is verified, an event is recorded (who, when, why), and running servers swap to it within seconds without a
 failed request. The next run may promote over it: to prevent that, pause its schedule (`rankline schedule pause`)."""
-MIRROR_HELP = "Write promotions that MLflow does not have yet, such as those made while it was down."
 
 
 def champion(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
@@ -134,6 +130,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """See ROLLBACK_HELP."""
+    from cli.registry.announce import announce
     from rankline.registry.rollback import roll_back
     from rankline.runtime.current_user import current_user
 
@@ -146,45 +143,6 @@ def rollback(
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
     if as_json:
         typer.echo(event.model_dump_json(indent=2))
-        return
-    typer.echo(f"{event.model_id} serves again (event {event.n}); before it was {event.champion_before}")
-
-
-def mirror(
-    recipe: RecipeName = "movielens",
-    settings: Settings = [],  # noqa: B006 (typer does not change a default)
-    workspace: Workspace = WORKSPACE,
-    repository: RepositoryUrl = "",
-    as_json: AsJson = False,
-) -> None:
-    """See MIRROR_HELP."""
-    from components.promote.mirror import mirror_all
-    from pipelines.recipe import run_context
-    from pipelines.recipes import named
-    from rankline.errors import StorageError
-    from rankline.io.files import first_line
-    from rankline.registry.model_registry import ModelRegistry
-
-    workspace = workspace.resolve()
-    chosen = named(recipe, settings)
-    context = run_context(chosen, workspace)
-    registry = ModelRegistry(repository or context.repository)
-    registry.history()  # an unreadable repository is not MLflow's fault
-    workspace.mkdir(parents=True, exist_ok=True)
-    try:
-        bucket = context.bucket if chosen.promote.tracking_uri else None
-        versions = mirror_all(registry, config=chosen.promote, workspace=workspace, bucket=bucket)
-    except Exception as error:  # MLflow and its database drivers each have their own errors
-        raise StorageError(
-            "MLflow cannot be written",
-            expected="a server or database that answers",
-            found=f"{type(error).__name__}: {first_line(error)}",
-            where=chosen.promote.tracking_uri or str(workspace / "mlflow.db"),
-            hint="run this again when MLflow is up; the model registry keeps the events",
-        ) from error
-    if as_json:
-        typer.echo(json.dumps(versions, indent=2))
-        return
-    for each in versions:
-        typer.echo(f"event {each['event']}: model {each['model_id']} is version {each['version']}")
-    typer.echo(f"{len(versions)} promotions are in MLflow" if versions else "no promotions yet")
+    else:
+        typer.echo(f"{event.model_id} serves again (event {event.n}); before it was {event.champion_before}")
+    announce(workspace, registry, event)

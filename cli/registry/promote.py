@@ -26,6 +26,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
+    from cli.registry.announce import announce
     from rankline.errors import UsageError
     from rankline.registry import anchor
     from rankline.registry.rollback import refuse_missing_features
@@ -47,6 +48,7 @@ def promote(
     )  # fmt: skip
     if as_json:
         typer.echo(event.model_dump_json(indent=2))
-        return
-    before = event.champion_before or "none"
-    typer.echo(f"{event.model_id} serves (event {event.n}), promoted past the gates; before it was {before}")
+    else:
+        before = event.champion_before or "none"
+        typer.echo(f"{event.model_id} serves (event {event.n}), promoted past the gates; before it was {before}")
+    announce(workspace, registry, event)

@@ -201,8 +201,10 @@ def approve(
     """
     from rankline.runtime.current_user import current_user
 
-    event = open_desk(workspace, repository, recipe).approve(model, verdict=evidence, who=current_user(), why=reason)
+    desk = open_desk(workspace, repository, recipe)
+    event = desk.approve(model, verdict=evidence, who=current_user(), why=reason)
     _print_event(event, as_json)
+    desk.announce(event)
 
 
 @app.command("reject")
@@ -220,13 +222,15 @@ def reject(
     """
     from rankline.runtime.current_user import current_user
 
-    event = open_desk(workspace, repository).reject(model, verdict=evidence, who=current_user(), why=reason)
+    desk = open_desk(workspace, repository)
+    event = desk.reject(model, verdict=evidence, who=current_user(), why=reason)
     _print_event(event, as_json)
+    desk.announce(event)
 
 
 def _print_event(event: Event, as_json: bool) -> None:
     if as_json:
-        typer.echo(event.model_dump_json(indent=2))
+        print(event.model_dump_json(indent=2), flush=True)
         return
     before = event.champion_before or "no model"
     sentences = {
@@ -234,7 +238,7 @@ def _print_event(event: Event, as_json: bool) -> None:
         "approved": f"{event.model_id} is approved once (event {event.n}); a second reviewer has to approve it",
         "rejected": f"{event.model_id} is rejected (event {event.n}); {before} still serves",
     }
-    typer.echo(sentences[event.kind])
+    print(sentences[event.kind], flush=True)
 
 
 @app.command("compare")

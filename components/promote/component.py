@@ -41,6 +41,7 @@ def decide(
                 "repository": context.repository,
                 "run_id": context.run_id,
                 "started_by": context.started_by,
+                "announcer": context.announcer,
             },
             reuse=False,
         ),
@@ -59,7 +60,7 @@ def promote(
     run: dict,
     job: str,
 ):
-    """Make the candidate the champion: materialize its features, append the event, mirror it to MLflow."""
+    """Make the candidate the champion: materialize its features, append the event, announce it."""
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
@@ -84,8 +85,8 @@ def promote(
                 "workspace": context.workspace,
                 "stores": context.storage.features,
                 "run_id": context.run_id,
-                "ledger_folder": context.folder,
                 "bucket": context.bucket,
+                "announcer": context.announcer,
             },
             preload=("feature_repo.definitions", "mlflow"),
             reuse=False,

@@ -2,26 +2,27 @@
 
 `decide` reads a bundle and its evaluation, adds both to the model registry, and writes verdict.json and verdict.md.
 `promote` reads these and the run's features. It materializes the features online, appends the `promoted` event, which
-is the commit, and mirrors it to MLflow.
+is the commit. Both announce what they recorded: to MLflow, and to whom the recipe notifies.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from components.promote.commit import OnlinePlace, materialize_then_append
 from components.promote.config import DecideConfig, PromoteConfig
-from components.promote.mirror import Promotion, mirror, training_curves
 from components.promote.verdict_page import verdict_page
+from rankline.announcer import Announcement, Announcer
 from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import PromotionPolicy, Verdict
 from rankline.evaluation.report import Report, read_report, read_scores
 from rankline.gates.evidence import Evidence, read_evidence
 from rankline.gates.state import NIGHT, AnchorState, anchor_state
-from rankline.io.files import first_line, read_model
+from rankline.io.files import read_model
 from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.registry.anchor import anchor, warning
@@ -58,6 +59,7 @@ def decide(
     run_id: str,
     teacher: Path | None = None,
     started_by: str = "",
+    announcer: Announcer | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
     """Register the candidate and write the verdict; the teacher's weights are saved if the model may come to serve.
@@ -107,6 +109,9 @@ def decide(
             events += _append_once(models, draft, run_id=run_id)
         for kind, why in decision.champion_findings(report, evidence, decided, past_gates=bool(warning(history))):
             events.append(models.append(kind, champion_id, who=ACTOR, why=why, run_id=run_id))
+    announced = Announcement()  # a promotion is announced once it has happened
+    if outcome.event:
+        announced = _announce(announcer, models, candidate.model_id, _verdicts(models, candidate.model_id, outcome))
     return {
         "outcome": decided.outcome,
         "model_id": decided.model_id,
@@ -117,6 +122,7 @@ def decide(
         "insufficient": [check.name for check in decided.failures if check.status == "insufficient data"],
         "anchor": state.anchor,
         "events": [f"{event.n} {event.kind}" for event in events],
+        **({"mlflow": announced.mlflow} if announced.mlflow else {}),
     }
 
 
@@ -144,12 +150,12 @@ def promote(
     repository: str,
     workspace: Path,
     run_id: str,
-    ledger_folder: Path | None = None,
     stores: FeatureStoreConfig | None = None,
     bucket: BucketWorkspace | None = None,
+    announcer: Announcer | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
-    """Make the candidate the champion: what can fail comes before the event, only the mirror after it.
+    """Make the candidate the champion: what can fail comes before the event, only the announcement after it.
 
     With a ``bucket`` the online store is the one there.
 
@@ -161,7 +167,7 @@ def promote(
         RegistryError: the features could not be materialized, or the registry cannot be written.
     """
     candidate = open_bundle(bundle)
-    report = _read_report_of(candidate, evaluation)
+    _read_report_of(candidate, evaluation)
     decided = _read_verdict_for(candidate, verdict)
     models = ModelRegistry(repository)
     place = OnlinePlace(workspace=workspace, config=config, stores=stores, bucket=bucket)
@@ -188,21 +194,15 @@ def promote(
         append=append,
     )
     relisted = models.relisted_warning(event.champion_before, event.model_id)
-    progress.phase("mirroring")
-    promotion = Promotion(
-        event,
-        report,
-        source=models.fs.unstrip_protocol(f"{models.root}/bundles/{candidate.model_id}"),
-        pages=[verdict / PAGE, evaluation / "report.html"],
-        curves=training_curves(ledger_folder) if ledger_folder else {},
-    )
+    progress.phase("announcing")
+    announced = _announce(announcer, models, candidate.model_id, [event])
     return {
         "model_id": candidate.model_id,
         "event": event.n,
         "champion_before": event.champion_before,
         "service": candidate.manifest.features.service,
         "online": watermark,
-        "mlflow": mirror_promotion(promotion, config, workspace, bucket),
+        "mlflow": announced.mlflow,
         **({"warning": relisted} if relisted else {}),
     }
 
@@ -341,17 +341,17 @@ def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Eve
     )
 
 
-def mirror_promotion(
-    promotion: Promotion, config: PromoteConfig, workspace: Path, bucket: BucketWorkspace | None
-) -> dict[str, Any]:
-    """Mirror a promotion to MLflow; a failure is returned, since the promotion stands without it."""
-    if bucket and not config.tracking_uri:  # a database file in a bucket is none
-        return {"error": "a workspace in a bucket has no MLflow; promote.tracking_uri names one"}
-    try:
-        return mirror(promotion, config=config, workspace=workspace, bucket=bucket)
-    except Exception as error:
-        problem = first_line(error)
-        return {"error": f"MLflow does not show this promotion: {problem}; `rankline mirror` adds it later"}
+def _verdicts(models: ModelRegistry, model_id: str, outcome: Outcome) -> list[Event]:
+    """The newest verdict of this kind on a model, which an attempt before this one may have written."""
+    return [event for event in models.history() if (event.model_id, event.kind) == (model_id, outcome.event)][-1:]
+
+
+def _announce(announcer: Announcer | None, models: ModelRegistry, model_id: str, events: list[Event]) -> Announcement:
+    """Announce events; a failure is a line in the step's log, since what was recorded stands without it."""
+    announced = announcer.announce(models, model_id, events) if announcer else Announcement()
+    for warning_line in announced.warnings:
+        print(f"warning: {warning_line}", file=sys.stderr)
+    return announced
 
 
 def _score_summary(report: Report, policy: PromotionPolicy) -> str:

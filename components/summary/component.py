@@ -15,5 +15,6 @@ def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
 
     context = RunContext.from_parameters(run, job)
     context.download_run()
-    summarize(context.folder, config=SummaryConfig(**config), kubeflow_status=status.state)
+    ended = summarize(context.folder, config=SummaryConfig(**config), kubeflow_status=status.state)
+    context.announce_end(ended)
     context.upload_run()

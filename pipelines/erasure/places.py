@@ -23,8 +23,8 @@ from rankline.registry.removal import delete_atomically
 
 # of a workspace; what is not one of these is a source
 OURS = (
-    "artifacts", "cache", "checkpoints", "erased", "fetched", "locks", "material", "mlruns", "mlflow.db", "online",
-    "profiles", "repository", "runs", "schedules",
+    "artifacts", "cache", "checkpoints", "erased", "fetched", "locks", "material", "mlruns", "mlflow.db",
+    "notifications", "online", "profiles", "repository", "runs", "schedules",
 )  # fmt: skip
 _STEPS = ("cache", "checkpoints", "runs")  # whose folders have the summaries of steps
 

@@ -152,8 +152,11 @@ def start_run(
             if runner == "docker":
                 with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
                     containers.remove(folder.name)
-            _complete_summary(recipe, handle, interrupted=interrupted)
-            run_context(recipe, workspace, folder.name).upload_run()
+            context = run_context(recipe, workspace, folder.name)
+            summary = _complete_summary(recipe, handle, interrupted=interrupted)
+            context.upload_run()
+            if summary and not interrupted:
+                context.announce_end(summary)
 
 
 def _started_by(trigger: Mapping[str, Any] | None) -> str:
@@ -175,13 +178,14 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _complete_summary(recipe: Recipe, handle: RunHandle, *, interrupted: bool) -> None:
-    """Write the summary where the exit handler did not, or did not know why the run was cut short."""
+def _complete_summary(recipe: Recipe, handle: RunHandle, *, interrupted: bool) -> dict[str, Any] | None:
+    """Write and return the summary where the exit handler did not, or did not know why the run was cut short."""
     ledger.release_space(handle.folder)  # a step that was killed still holds it
     summary = read_summary(handle.folder)
     was_cut_short = handle.cancelled or interrupted
     if summary is None or (was_cut_short and not outcomes.has_verdict(summary["outcome"])):
-        summarize(handle.folder, config=recipe.summary, cancelled=handle.cancelled, interrupted=interrupted)
+        return summarize(handle.folder, config=recipe.summary, cancelled=handle.cancelled, interrupted=interrupted)
+    return None
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -30,9 +30,10 @@ from pipelines.schedules.processes import (
     worker_command,
 )
 from pipelines.schedules.store import FOLDER, ScheduleStore
-from pipelines.schedules.webhook import TIMEOUT_S, Notifier
+from pipelines.schedules.webhook import Notifier
 from rankline.errors import RanklineError, UsageError
 from rankline.io import files
+from rankline.notifications.delivery import TIMEOUT_S
 
 LOCK = "scheduler.lock"
 MAX_CRASHES = 3  # how often the process of a firing may end without a result

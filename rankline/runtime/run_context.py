@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from rankline.errors import StorageError, UsageError
 from rankline.io.files import read_json_object, restrict_permissions
 from rankline.io.storage import StorageConfig
+from rankline.mirror.config import TrackingConfig
+from rankline.notifications.config import NotifyConfig
 
 if TYPE_CHECKING:
+    from rankline.announcer import Announcer
     from rankline.model.bundle import Bundle
     from rankline.runtime.bucket_workspace import BucketWorkspace
 
@@ -32,6 +35,7 @@ class RunContext:
         self.is_watched_here = bool(run_dir)  # the process that started the run writes its folder, too
         self.passes_references = False
         self.names: dict[str, str] = {}  # of the recipe and the flow
+        self.recipe, self.tracking, self.notify = "", TrackingConfig(), NotifyConfig()
 
     @classmethod
     def from_parameters(cls, run: dict[str, Any], job: str) -> RunContext:
@@ -45,6 +49,11 @@ class RunContext:
         context = cls(Path(run["workspace"]), job, storage)
         context.names = {name: run[name] for name in ("recipe", "flow") if "flow" in run}
         context.passes_references = bool(run.get("references"))
+        context.recipe = run.get("recipe", "")
+        context.tracking, context.notify = (
+            TrackingConfig(**run.get("mlflow", {})),
+            NotifyConfig(**run.get("notify", {})),
+        )
         return context
 
     @functools.cached_property
@@ -99,6 +108,18 @@ class RunContext:
     def uploading(self) -> contextlib.AbstractContextManager[None]:
         """Upload the run's folder every few seconds while the block runs, if there is a bucket."""
         return self.bucket.uploading(f"runs/{self.run_id}") if self.bucket is not None else contextlib.nullcontext()
+
+    @functools.cached_property
+    def announcer(self) -> Announcer:
+        """Where the events of this run are shown, besides the registry."""
+        from rankline.announcer import Announcer
+
+        return Announcer(self.workspace, self.tracking, self.notify, self.bucket, self.recipe)
+
+    def announce_end(self, summary: Mapping[str, Any]) -> None:
+        """Notify of a run that failed; ``summary`` is that of its folder. What goes wrong is a line on stderr."""
+        if self.announcer.hears_of(summary["outcome"]) and (warning := self.announcer.announce_failure(summary)):
+            print(f"warning: {warning}", file=sys.stderr)
 
     @property
     def started_by(self) -> str:

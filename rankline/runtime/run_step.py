@@ -282,7 +282,8 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
         with contextlib.suppress(OSError):  # the disk is full even for this; the message reaches the console
             ledger.release_space(run.folder)
             ledger.write_entry(run.folder, entry)
-            run_summary.complete_retried(run.folder)
+            if ended := run_summary.complete_retried(run.folder):
+                run.announce_end(ended)
         run.upload_run()
         pod_output.print_result(entry)
         guard.cancel()

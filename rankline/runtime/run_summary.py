@@ -107,14 +107,16 @@ def begin_without_exit_handler(folder: Path, prices: Prices) -> None:
     write_json(folder / EARLIER_SUMMARY, {"prices": prices.model_dump()})
 
 
-def complete_retried(folder: Path) -> None:
-    """Write the summary of a run that the exit handler leaves out, where a step has just ended it."""
+def complete_retried(folder: Path) -> dict[str, Any] | None:
+    """Write the summary of a run that the exit handler leaves out, where a step has just ended it, and return it."""
     earlier = read_json_object(folder / EARLIER_SUMMARY)
     if earlier is None:
-        return
+        return None
     summary = _summary(folder, Prices(**earlier.get("prices", {})))
-    if summary["failed_step"] or has_verdict(summary["outcome"]):
-        write_json(folder / SUMMARY, summary)
+    if not summary["failed_step"] and not has_verdict(summary["outcome"]):
+        return None
+    write_json(folder / SUMMARY, summary)
+    return summary
 
 
 def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -> str:

@@ -25,10 +25,11 @@ HEAVY = {
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(words, command) of every command, groups included."""
+    """(words, command) of every command that is not hidden, groups included."""
     yield path, group
     for name, each in getattr(group, "commands", {}).items():
-        yield from commands(each, *path, name)
+        if not each.hidden:
+            yield from commands(each, *path, name)
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))

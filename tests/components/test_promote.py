@@ -11,21 +11,23 @@ import pyarrow.parquet as parquet
 import pytest
 
 from components.promote.config import DecideConfig, PromoteConfig
-from components.promote.mirror import Promotion, mirror
 from components.promote.online import materialize_online
 from components.promote.step import decide, promote
+from rankline.announcer import Announcer
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.evaluation.report import Report, read_report, write_report
 from rankline.features import transforms as names
 from rankline.io import digest
 from rankline.io.files import write_json
+from rankline.mirror.sync import sync
 from rankline.model.bundle import Bundle, open_bundle
+from rankline.notifications.config import NotifyConfig, Webhook
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
 from rankline.train import champion_weights
 from tests.conftest import once
 from tests.race import race
+from tests.rankline.notifications.receivers import web_server
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
 END = datetime(1998, 4, 20, 18, 30, tzinfo=UTC)  # when the newest event became known
@@ -127,12 +129,15 @@ class Workshop:
         evaluation = evaluation_of(bundle, self.root / name / "evaluation", **numbers)
         return bundle.folder, evaluation
 
-    def decide(self, bundle: Path, evaluation: Path, teacher: Path | None = None, **gates) -> tuple[Path, dict]:
+    def decide(
+        self, bundle: Path, evaluation: Path, teacher: Path | None = None, announcer: Announcer | None = None, **gates
+    ) -> tuple[Path, dict]:
         verdict = bundle.parent / "verdict"
         shutil.rmtree(verdict, ignore_errors=True)
         result = decide(
             bundle=bundle, evaluation=evaluation, verdict=verdict, config=DecideConfig(**gates),
             repository=str(self.workspace / "repository"), run_id="run-1", teacher=teacher, started_by="ann@laptop",
+            announcer=announcer,
         )  # fmt: skip
         return verdict, result
 
@@ -143,13 +148,13 @@ class Workshop:
         verdict: Path,
         *,
         features: Path | None = None,
-        ledger_folder: Path | None = None,
         **config,
     ) -> dict:
         return promote(
             bundle=bundle, evaluation=evaluation, verdict=verdict, features=features or self.features,
             config=PromoteConfig(**config), repository=str(self.workspace / "repository"),
-            workspace=self.workspace, run_id="run-1", ledger_folder=ledger_folder,
+            workspace=self.workspace, run_id="run-1",
+            announcer=Announcer(self.workspace, PromoteConfig(**config).tracking),
         )  # fmt: skip
 
     @property
@@ -157,23 +162,22 @@ class Workshop:
         return [event.kind for event in self.repository.history()]
 
 
-def _mirror_at_once(gate, workspace: Path, model_id: str) -> int:
-    event = Event(n=1, kind="promoted", model_id=model_id, at=END.isoformat(), who="test", why="test")
-    report = Report(
-        model_id=model_id, recipe="smoke", run_id="r", requests=1,
-        systems={"candidate": {"metrics": {"ndcg@10": {"mean": 0.2}}}},
-    )  # fmt: skip
+def _sync_at_once(gate, workspace: Path, name: str) -> int:
+    models = ModelRegistry(workspace / name / "repository")
+    bundle = tiny_bundle(workspace / name / "bundle", weights=name.encode())
+    models.add(bundle.folder)
+    for kind in ("registered", "evaluated", "promoted"):
+        models.append(kind, bundle.model_id, who="test", why="test")
     gate.wait()
-    promotion = Promotion(event, report, source="file:///b", pages=[], curves={})
-    return mirror(promotion, config=PromoteConfig(), workspace=workspace)["version"]
+    return sync(models, config=PromoteConfig(), workspace=workspace).versions[bundle.model_id]
 
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
-    """An MLflow database that two processes made together, each mirroring a model into what was nothing."""
+    """An MLflow database that two processes made together, each with a candidate of another registry."""
 
     def create(workspace):
-        assert set(race("spawn", _mirror_at_once, [(workspace, f"{i}" * 16) for i in range(2)])) == {1, 2}
+        assert set(race("spawn", _sync_at_once, [(workspace, name) for name in ("one", "two")])) == {1, 2}
 
     return once(tmp_path_factory, "mlflow", create) / "mlflow.db"
 
@@ -185,7 +189,7 @@ def shop(tmp_path, database):
 
 def trained(root: Path) -> Path:
     """The folder of a run whose distill step logged a curve."""
-    (root / "student").mkdir()
+    (root / "student").mkdir(parents=True)
     curve = [{"epoch": 0, "valid_ndcg@10": 0.1}, {"epoch": 1, "valid_ndcg@10": 0.2}]
     (root / "student" / "curve.json").write_text(json.dumps({"towers": curve}))
     ledger.write_entry(
@@ -298,7 +302,8 @@ def test_a_changed_bundle_is_refused(shop):
 def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
-    result = shop.promote(bundle, evaluation, verdict, ledger_folder=trained(shop.root))
+    trained(shop.workspace / "runs" / "run-1")
+    result = shop.promote(bundle, evaluation, verdict)
     model_id = open_bundle(bundle).model_id
     assert shop.repository.champion() == model_id
     assert shop.kinds == ["registered", "evaluated", "promoted"]
@@ -328,7 +333,8 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     assert run.data.metrics["ndcg_at_10"] == read_report(evaluation).systems["candidate"].metrics["ndcg@10"].mean
     assert run.data.metrics["latency/p95_ms"] == 12.0
     assert run.data.params["recipe"] == "smoke"
-    assert [a.path for a in client.list_artifacts(version.run_id)] == ["verdict.md"]
+    pages = [a.path for a in client.list_artifacts(version.run_id)]
+    assert pages == ["report.json", "verdict.json", "verdict.md"]
     curve = client.get_metric_history(version.run_id, "distill/towers/valid_ndcg_at_10")
     assert [(point.step, point.value) for point in curve] == [(0, 0.1), (1, 0.2)]
 
@@ -393,11 +399,41 @@ def test_a_mirror_that_fails_is_reported_and_undoes_nothing(shop, monkeypatch):
     verdict, _ = shop.decide(bundle, evaluation)
     nobody_listens = "http://127.0.0.1:9"
     result = shop.promote(bundle, evaluation, verdict, tracking_uri=nobody_listens)
-    assert "MLflow does not show this promotion" in result["mlflow"]["error"]
+    assert "`rankline sync` mends it later" in result["mlflow"]["error"]
     assert shop.repository.champion() == open_bundle(bundle).model_id
     # a retry mends the mirror and leaves the history as it is
     assert "version" in shop.promote(bundle, evaluation, verdict)["mlflow"]
     assert len(shop.kinds) == 3
+
+
+def test_what_waits_or_is_refused_is_announced_and_a_promotion_once_it_has_happened(shop):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{shop.workspace / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with web_server([200]) as (url, received):
+        announcer = Announcer(shop.workspace, notify=NotifyConfig(webhooks=(Webhook(url=url),)), recipe="smoke")
+        refused, evaluation = shop.created("a", lift=-0.1)
+        shop.decide(refused, evaluation)  # and killed, before it was announced
+        shop.decide(refused, evaluation, announcer=announcer)
+        waiting, evaluation = shop.created("b")
+        result = shop.decide(waiting, evaluation, announcer=announcer, mode="review")[1]
+        version = client.get_model_version_by_alias("rankline", "candidate")
+        assert (version.tags["model_id"], int(version.version)) == (result["model_id"], result["mlflow"]["version"])
+        bundle, evaluation = shop.created("c")
+        verdict, result = shop.decide(bundle, evaluation, announcer=announcer)
+        assert result["outcome"] == "promote"
+        assert "mlflow" not in result
+        promote(
+            bundle, evaluation, verdict, shop.features, config=PromoteConfig(), announcer=announcer, run_id="run-1",
+            repository=str(shop.workspace / "repository"), workspace=shop.workspace,
+        )  # fmt: skip
+    assert [json.loads(each.body)["event"] for each in received] == ["rejected", "pending", "promoted"]
+    shown = {each.tags["model_id"]: each.tags["outcome"] for each in client.search_model_versions()
+             if each.tags.get("rankline_run") == "run-1"}  # fmt: skip
+    expected = {open_bundle(refused).model_id: "refused", open_bundle(waiting).model_id: "pending",
+                open_bundle(bundle).model_id: "promoted"}  # fmt: skip
+    assert shown == expected
 
 
 def test_stale_evidence_is_refused_by_both_steps(shop):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from components.summary.component import summary as summary_component
 from components.summary.config import SummaryConfig
 from components.summary.step import KILLED_MESSAGE, SUMMARY, summarize
 from rankline.runtime import ledger
 from rankline.runtime.steps import TRAINING_STEPS
+from tests.rankline.notifications.receivers import web_server
 
 
 def write(folder: Path, step: str, status: str = "done", **more: Any) -> None:
@@ -96,3 +99,14 @@ def test_steps_come_in_the_order_of_the_pipeline(tmp_path: Path) -> None:
     for step in reversed(TRAINING_STEPS):
         write(tmp_path, step)
     assert [step["step"] for step in summarized(tmp_path)["steps"]] == list(TRAINING_STEPS)
+
+
+@pytest.mark.parametrize(("status", "events"), [("failed", ["failed"]), ("done", [])])
+def test_a_run_that_failed_is_announced(tmp_path: Path, status: str, events: list[str]) -> None:
+    write(tmp_path / "runs" / "run-1", "finetune", status, error="no loss" if status == "failed" else "")
+    write(tmp_path / "runs" / "run-1", "decide", "done", result={"outcome": "pending", "sentence": "So it is."})
+    with web_server([200]) as (url, received):
+        run = {"workspace": str(tmp_path), "recipe": "smoke", "notify": {"webhooks": [{"url": url}]}}
+        summary_component.python_func(config={}, run=run, job="run-1", status=SimpleNamespace(state="FAILED"))
+    assert [json.loads(each.body)["event"] for each in received] == events
+    assert all(json.loads(each.body)["error"] == "no loss" for each in received)

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from pipelines.recipe import SECTIONS, SOURCE_PLACEHOLDER, WORKSPACE_PLACEHOLDER, as_dict, list_settings, step_settings
+from pipelines.recipe import (
+    SECTIONS,
+    SOURCE_PLACEHOLDER,
+    WORKSPACE_PLACEHOLDER,
+    as_dict,
+    list_settings,
+    run_context,
+    run_parameters,
+    step_settings,
+)
 from pipelines.recipes import RECIPES, change, load_for_display, named, needs_source
 from rankline.errors import UsageError
 from rankline.io import sources
@@ -417,3 +426,29 @@ def test_a_refused_setting_of_a_recipe_is_shown_by_the_name_that_loads_it() -> N
         named("smoke", ['ingest.labels={"click": {"after": "clik"}}', 'ingest.columns.labels={"click": "c"}'])
     assert caught.value.message == "the recipe refuses ingest.labels.click.after"
     assert caught.value.found == "clik"
+
+
+# -- where events are shown ------------------------------------------------------------------------------------
+
+
+def test_every_step_knows_where_events_are_shown(tmp_path: Path) -> None:
+    assert not {"mlflow", "notify"} & run_parameters(named("smoke"), str(tmp_path)).keys()
+    webhooks = '[{"url_variable": "HOOK_URL", "format": "slack", "events": ["pending"]}, {"url": "https://a.example"}]'
+    settings = [f"notify.webhooks={webhooks}", "notify.email.host=mail.example", "notify.email.sender=a@b.example",
+                'notify.email.recipients=["c@d.example"]', f"promote.tracking_uri=sqlite:///{WORKSPACE_PLACEHOLDER}/m.db",
+                "promote.mirror_timeout_s=5"]  # fmt: skip
+    recipe = named("smoke", settings)
+    announcer = run_context(recipe, tmp_path).announcer
+    assert announcer.notify == recipe.notify
+    assert announcer.tracking == recipe.promote.tracking.model_copy(
+        update={"tracking_uri": f"sqlite:///{tmp_path}/m.db"}
+    )
+    assert announcer.recipe == "smoke"
+    # they change no step's settings but promote's, which no cache key holds
+    assert {name for name in SECTIONS if getattr(recipe, name) != getattr(named("smoke"), name)} == {"promote"}
+
+
+def test_a_secret_in_the_address_of_a_webhook_is_refused_and_not_repeated() -> None:
+    error = refusal("smoke", 'notify.webhooks=[{"url": "https://me:s3cret@a.example"}]')
+    assert "url_variable" in error.expected
+    assert "s3cret" not in str(error)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.recipes import smoke
 from rankline.errors import EXIT_STALE, IntegrityError, NotPermitted, RegistryError, StaleEvidence, UsageError
 from rankline.features import transforms
 from rankline.registry import anchor as anchors
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import remove
-from review.desk import same_user
+from review.desk import Desk, same_user
 from review.queue import candidates, find, queue
+from tests.rankline.mirror.conftest import Gallery, tables  # noqa: F401
 from tests.rankline.registry.test_catalogue_revisions import another_catalogue
 from tests.review.reviewed import REASON, Reviewed
 
@@ -35,7 +37,21 @@ def test_an_approval_is_one_event_with_the_reviewer_and_the_evidence(reviewed):
     approved = find(reviewed.models.history(), waiting.model_id)
     assert (approved.status, approved.reviewer, approved.reason) == ("promoted", "rita", "better on new items")
     assert queue(reviewed.models.history()) == []
-    assert any("MLflow" in warning for warning in reviewed.warnings)
+    reviewed.desk.announce(event)  # its MLflow is down
+    assert any("`rankline sync`" in warning for warning in reviewed.warnings)
+
+
+def test_mlflow_follows_an_approval_and_a_rejection(reviewed, tables):  # noqa: F811
+    shutil.copy(tables, reviewed.workspace / "mlflow.db")
+    desk = Desk.open(reviewed.workspace, reviewed.repository, recipe=smoke(), warn=reviewed.warnings.append)
+    first, second = reviewed.candidate("a"), reviewed.candidate("b")
+    desk.announce(desk.reject(second.model_id, verdict=second.verdict, who="rita", why=REASON))
+    shown = Gallery(reviewed.workspace)
+    assert shown.aliases == {"candidate": first.model_id}
+    desk.announce(desk.approve(first.model_id, verdict=first.verdict, who="rita"))
+    assert shown.aliases == {"champion": first.model_id}
+    assert shown.version(second.model_id).tags["outcome"] == "rejected"
+    assert shown.version(first.model_id).tags["decided_by"] == "rita"
 
 
 def test_the_ids_may_be_abbreviated_and_the_reason_left_out(reviewed):

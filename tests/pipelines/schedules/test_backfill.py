@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.schedules import webhook
 from pipelines.schedules.backfill import Backfill, BackfillOptions
 from pipelines.schedules.firing import Firing
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
+from rankline.notifications import delivery
 from tests.pipelines.schedules.fast_scheduler import command
 from tests.pipelines.schedules.test_daemon import listener
 
@@ -142,7 +142,7 @@ def test_a_stretch_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_webhook_hears_of_what_failed_and_of_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_HEADERS", '{"Authorization": "Bearer s3cret"}')
-    monkeypatch.setattr(webhook, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(delivery, "BACKOFF_S", 0.01)
     lines: list[str] = []
     with listener([503, 200]) as (url, heard):
         hook = {"webhook": url, "webhook_headers": "HOOK_HEADERS"}
@@ -178,7 +178,7 @@ def test_a_refused_model_is_notified_once_where_that_was_requested(tmp_path: Pat
 
 
 def test_an_unanswered_webhook_is_recorded_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(delivery, "BACKOFF_S", 0.01)
     store = created(tmp_path, "fails", webhook="http://127.0.0.1:9/")
     assert backfilled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
     (firing,) = store.firings("fails").all()

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from pipelines.schedules import webhook
 from pipelines.schedules.daemon import Scheduler
 from pipelines.schedules.firing import TIMESTAMP_FORMAT, Firing
 from pipelines.schedules.firings import Firings
@@ -28,6 +27,7 @@ from pipelines.schedules.model import due
 from pipelines.schedules.processes import worker_command
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
+from rankline.notifications import delivery
 from tests.cli.command import RANKLINE
 from tests.cli.in_process import refused
 from tests.pipelines.schedules.fast_scheduler import FastClock, command, is_idle
@@ -372,7 +372,7 @@ def listener(answers: list[int]) -> Iterator[tuple[str, list[tuple[dict[str, str
 
 def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_HEADERS", '{"Authorization": "Bearer s3cret"}')
-    monkeypatch.setattr(webhook, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(delivery, "BACKOFF_S", 0.01)
     with listener([503, 200]) as (url, heard):
         create(tmp_path, "fails", webhook=url, webhook_headers="HOOK_HEADERS")
         create(tmp_path, "good", webhook=url, webhook_headers="HOOK_HEADERS")
@@ -415,21 +415,21 @@ def test_a_webhook_is_retried_where_that_may_help(
     # urllib3 alone does not wait: threads of other tests do
     monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=pauses.append, time=time.time))
     with listener(answers) as (url, heard):
-        assert result in webhook.deliver(url, {"a": 1}, key="k")
+        assert result in delivery.deliver(url, {"a": 1}, key="k")
     assert len(heard) == tries
     assert pauses == [2.0, 4.0, 8.0][: max(tries - 2, 0)], "the first retry comes at once"
 
 
 def test_a_webhook_without_its_secret_or_without_a_server_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "BACKOFF_S", 0)
-    assert "refused" in webhook.deliver("http://127.0.0.1:9/", {}, key="k").lower()
-    assert "does not hold headers" in webhook.deliver("http://127.0.0.1:9/", {}, key="k", variable="NOT_SET")
+    monkeypatch.setattr(delivery, "BACKOFF_S", 0)
+    assert "refused" in delivery.deliver("http://127.0.0.1:9/", {}, key="k").lower()
+    assert "does not hold headers" in delivery.deliver("http://127.0.0.1:9/", {}, key="k", variable="NOT_SET")
     monkeypatch.setenv("HOOK_HEADERS", "Bearer s3cret")
-    result = webhook.deliver("http://127.0.0.1:9/", {}, key="k", variable="HOOK_HEADERS")
+    result = delivery.deliver("http://127.0.0.1:9/", {}, key="k", variable="HOOK_HEADERS")
     assert "s3cret" not in result
     assert "something else" in result
     monkeypatch.setenv("HOOK_HEADERS", '{"Authorization": "s3cret\\nX: y"}')
-    assert webhook.deliver("http://127.0.0.1:9/", {}, key="k", variable="HOOK_HEADERS") == (
+    assert delivery.deliver("http://127.0.0.1:9/", {}, key="k", variable="HOOK_HEADERS") == (
         "not delivered: a header cannot be sent"
     )
 
