@@ -126,7 +126,7 @@ def test_ended_within_promote_it_goes_on_with_the_verdict(fresh: Packed, monkeyp
         raise OSError("the node is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(promote_step, "_mirror", stop)  # after the event
+        patch.setattr(promote_step, "mirror_promotion", stop)  # after the event
         with pytest.raises(SystemExit):
             fresh.conclude("r1")
     assert fresh.promotions() == 1
