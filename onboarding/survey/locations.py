@@ -149,7 +149,8 @@ def table_places(source: str) -> list[str]:
     groups = merge_same_columns(source, groups)
     if 1 < len(groups) <= MAX_GROUPS:
         single = {
-            paths[0] if len(paths) == 1 and _is_file(place, roots) else place: paths for place, paths in groups.items()
+            paths[0] if len(paths) == 1 and _is_file(paths[0], place, roots) else place: paths
+            for place, paths in groups.items()
         }
         groups = join_places(source, single)
     if not groups:
@@ -169,12 +170,14 @@ def table_places(source: str) -> list[str]:
             where=source,
             hint="name them: --events PLACE --items PLACE (files, patterns or folders below the source)",
         )
-    return [paths[0] if len(paths) == 1 and _is_file(place, roots) else place for place, paths in groups.items()]
+    return [
+        paths[0] if len(paths) == 1 and _is_file(paths[0], place, roots) else place for place, paths in groups.items()
+    ]
 
 
-def _is_file(place: str, roots: list[str]) -> bool:
+def _is_file(path: str, place: str, roots: list[str]) -> bool:
     """Whether the place of one file is that file, and no partitioned folder or table with a log."""
-    return "=" not in place and "**" not in place and place not in roots
+    return "=" not in path and place not in roots
 
 
 def files_at(source: str, place: str) -> list[File]:
