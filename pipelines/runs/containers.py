@@ -29,7 +29,8 @@ from rankline.runtime import ledger
 # labels of a step's container
 RUN_LABEL, WORKSPACE_LABEL, RUNNER_LABEL = "rankline.run", "rankline.workspace", "rankline.runner"
 CODE_LABEL = "rankline.code"  # label of an image: the digest of the code that it holds
-PACKAGES = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli")  # in every image
+# in every image
+PACKAGES = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli")
 # the environment variables that a step gets; the recipe's cluster.secrets name further ones
 PASSED_ENVIRONMENT = ("OMP_NUM_THREADS", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 OUT_OF_MEMORY = 137  # 128 + SIGKILL, by the kernel's out-of-memory killer
