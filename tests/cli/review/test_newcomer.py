@@ -86,7 +86,7 @@ def another_champion(workspace: Path, folder: Path) -> str:
     bundle: Bundle = write_bundle_manifest(folder, manifest.model_copy(update={"files": {}}))
     models.add(folder)
     for kind in ("registered", "promoted"):
-        models.append(kind, bundle.model_id, who="the flow", why="because")  # type: ignore[arg-type]
+        models.append(kind, bundle.model_id, who="the flow", why="because")
     return bundle.model_id
 
 
