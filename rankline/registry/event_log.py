@@ -9,6 +9,7 @@ event and decides again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -128,8 +129,9 @@ class EventLog(BlobStore):
         return cached if is_consistent and is_current else None
 
     def _event_numbers(self) -> list[int]:
-        try:
-            names = self.fs.ls(self._path("events"), detail=False)
+        folder = self._path("events")
+        try:  # fsspec asks the size of each file in a folder
+            names = os.listdir(folder) if self.local else self.fs.ls(folder, detail=False)
         except FileNotFoundError:
             return []
         stems = (name.rsplit("/", 1)[-1].removesuffix(".json") for name in names)

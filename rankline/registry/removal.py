@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Unpack
@@ -37,6 +37,17 @@ def removal_event(history: list[Event], model_id: str, revision: str = "") -> Ev
         if event.kind == "registered":
             return None
     return None
+
+
+def removed_models(history: Iterable[Event]) -> set[str]:
+    """Every model that was removed and not registered again since."""
+    removed: set[str] = set()
+    for event in history:
+        if event.kind == REMOVED and not event.digests.get("catalogue"):
+            removed.add(event.model_id)
+        elif event.kind == "registered":
+            removed.discard(event.model_id)
+    return removed
 
 
 def since_removal(history: list[Event], model_id: str) -> list[Event]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rankline.errors import RegistryError, UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import PROMOTING, Event
-from rankline.registry.removal import not_found_error, removal_event
+from rankline.registry.removal import not_found_error, removed_models
 
 
-def former_champions(models: ModelRegistry) -> list[str]:
+def former_champions(history: Sequence[Event]) -> list[str]:
     """Models that have served, do not serve now and are still in the registry, the latest first."""
-    history, serving = models.history(), models.champion()
     promoted = [event.model_id for event in history if event.kind in PROMOTING]
-    return [
-        model for model in dict.fromkeys(reversed(promoted))
-        if model != serving and removal_event(history, model) is None
-    ]  # fmt: skip
+    excluded = {*removed_models(history), *promoted[-1:]}
+    return [model for model in dict.fromkeys(reversed(promoted)) if model not in excluded]
 
 
-def rollback_candidates(history: list[Event]) -> list[str]:
+def rollback_candidates(history: Sequence[Event]) -> list[str]:
     """The models that a rollback without a name may choose, the nearest first.
 
     Each rollback goes further back: models promoted after the one that was rolled back to are no candidates, nor are
@@ -40,11 +38,8 @@ def rollback_candidates(history: list[Event]) -> list[str]:
         else:
             champions.append(event.model_id)
         rolled_back_from.discard(event.model_id)
-    serving = champions[-1] if champions else ""
-    return [
-        model for model in dict.fromkeys(reversed(champions))
-        if model != serving and model not in rolled_back_from and removal_event(history, model) is None
-    ]  # fmt: skip
+    excluded = {*removed_models(history), *rolled_back_from, *champions[-1:]}
+    return [model for model in dict.fromkeys(reversed(champions)) if model not in excluded]
 
 
 def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: Path) -> Event:
@@ -58,9 +53,10 @@ def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: 
         IntegrityError: a file of the bundle changed.
         RegistryError: there is no model to roll back to, it was removed, or its features are not online.
     """
-    serving, former, history = models.champion(), former_champions(models), models.history()
+    history = models.history()
+    serving, former = models.champion(), former_champions(history)
     promoted = {event.model_id for event in history if event.kind in PROMOTING}
-    removed_ids = [model for model in promoted if model.startswith(to) and removal_event(history, model) is not None]
+    removed_ids = [model for model in promoted & removed_models(history) if model.startswith(to)]
     if to and len(removed_ids) == 1 and not any(model.startswith(to) for model in (*former, serving)):
         raise not_found_error(models, removed_ids[0])
     if not former:

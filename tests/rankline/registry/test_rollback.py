@@ -34,13 +34,13 @@ def models_of(workspace: Path) -> tuple[ModelRegistry, list[str]]:
 
 def test_roll_back_and_forth(workspace: Path) -> None:
     models, (one, two, three) = models_of(workspace)
-    assert former_champions(models) == [two, one]
+    assert former_champions(models.history()) == [two, one]
     event = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
     assert (event["kind"], event["model_id"], event["champion_before"]) == ("rolled_back", two, three)
     assert event["why"] == "too many returns"
     assert event["who"]
     assert models.champion() == two
-    assert former_champions(models) == [three, one]
+    assert former_champions(models.history()) == [three, one]
     assert rankline("rollback", one[:6], "-w", workspace).stdout == (
         f"{one} serves again (event 8); before it was {two}\n"
     )
@@ -81,7 +81,7 @@ def test_a_rollback_over_several_models_skips_them(workspace: Path) -> None:
 def test_a_removed_model_is_no_rollback_candidate(workspace: Path) -> None:
     models, (one, two, _) = models_of(workspace)
     remove(models, two, who="gc", why="room", skipped=lambda history: False)
-    assert former_champions(models) == [one]
+    assert former_champions(models.history()) == [one]
     with pytest.raises(RegistryError, match="not kept any more"):
         go_back(models, workspace, two)
     assert go_back(models, workspace) == one
@@ -121,7 +121,7 @@ def test_an_ambiguous_id_is_refused(workspace: Path, tmp_path: Path) -> None:
         bundle = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
         models.add(bundle.folder)
         promote(models, bundle.model_id)
-        begins = [model[0] for model in former_champions(models)]
+        begins = [model[0] for model in former_champions(models.history())]
         if shared := next((each for each in begins if begins.count(each) > 1), ""):
             break
     with pytest.raises(UsageError, match="several model ids begin like that"):
