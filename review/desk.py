@@ -6,6 +6,7 @@ With four eyes and a run that nobody is known to have started, the first of two 
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from rankline.io import digest
 from rankline.io.files import first_line, read_json_object
 from rankline.io.storage import StorageConfig
 from rankline.model.bundle import Bundle
-from rankline.registry import rollback
+from rankline.registry import anchor, rollback
 from rankline.registry.bundle_store import RESTORE_HINT
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -62,19 +63,27 @@ class Desk:
         recipe: Recipe | None = None,
         bucket: BucketWorkspace | None = None,
         warn: Callable[[str], object] | None = None,
+        later: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
         """``recipe`` names the stores and MLflow; by default the one of each candidate's run does.
 
         ``bucket`` is the workspace in a bucket that ``workspace`` is the copy of. ``warn`` receives what went wrong
-        after an event that stands.
+        after an event that stands. ``later`` runs what nobody needs to wait for: MLflow's copy of a promotion.
         """
         self.models, self.workspace, self._recipe, self._bucket = models, workspace.resolve(), recipe, bucket
         self._warn = warn or (lambda text: print(f"warning: {text}", file=sys.stderr))
+        self._later = later
 
     @classmethod
     def open(cls, workspace: Path, repository: str = "", **more: Any) -> Desk:
         """The desk of a workspace; an empty ``repository`` is the workspace's own. See `Desk` for ``more``."""
         return cls(ModelRegistry(repository or str(workspace / "repository")), workspace, **more)
+
+    def warning(self, warn: Callable[[str], object]) -> Desk:
+        """The same desk, with another receiver of warnings."""
+        other = copy.copy(self)
+        other._warn = warn
+        return other
 
     def approve(self, model: str, *, verdict: str, who: str, why: str = "") -> Event:
         """Make a candidate that waits the champion, or record the first of two approvals that it needs.
@@ -131,11 +140,30 @@ class Desk:
             RanklineError: as `rollback.roll_back` does.
         """
         _require_name(who)
-        if self._bucket is not None:
-            self._bucket.download("online", suffixes=("feature_store.yaml",))
+        self._download_stores()
         event = rollback.roll_back(self.models, to=model, who=who, why=why, workspace=self.workspace)
         self._warn_of_relisted(event)
         return event
+
+    def break_glass(self, model: str, *, who: str, why: str) -> Event:
+        """Make a registered model serve that no gate has passed; see `rankline.registry.anchor`.
+
+        Raises:
+            RanklineError: as `anchor.break_glass` does.
+        """
+        _require_name(who)
+        self._download_stores()
+
+        def check(model_id: str) -> None:
+            rollback.refuse_missing_features(self.models.manifest(model_id).features.service, self.workspace)
+
+        event = anchor.break_glass(self.models, model, who=who, why=why, check=check)
+        self._warn_of_relisted(event)
+        return event
+
+    def _download_stores(self) -> None:
+        if self._bucket is not None:
+            self._bucket.download("online", suffixes=("feature_store.yaml",))
 
     def evidence(self, candidate: Candidate) -> Evidence:
         """The evidence for a candidate.
@@ -293,6 +321,12 @@ class Desk:
         self._warn_of_relisted(event)
         try:
             move_proven_anchor(self.models, decided, run_id=event.run_id)
+        except (RanklineError, OSError) as problem:
+            self._warn(first_line(problem))
+        self._later(lambda: self._mirror_or_warn(event, candidate, settings))
+
+    def _mirror_or_warn(self, event: Event, candidate: Candidate, settings: _Settings) -> None:
+        try:
             error = self._mirror(event, candidate, settings).get("error", "")
         except (RanklineError, OSError) as problem:
             error = first_line(problem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,8 +61,8 @@ class Lineage(FrozenModel):
     events: tuple[Entry, ...] = ()
 
 
-def timeline(history: Sequence[Event]) -> list[Entry]:
-    """Every event, oldest first."""
+def timeline(history: Sequence[Event], numbers: Container[int] | None = None) -> list[Entry]:
+    """Every event, oldest first; with ``numbers`` only the events that have them."""
     entries: list[Entry] = []
     published: dict[str, str] = {}
     anchored = ""
@@ -80,7 +80,8 @@ def timeline(history: Sequence[Event]) -> list[Entry]:
             published[event.model_id] = event.digests.get("catalogue", "")
         if event.kind in PROMOTING and not anchored and not event.details.get(BREAK_GLASS):
             anchored = event.model_id
-        entries.append(_entry(event, before, after))
+        if numbers is None or event.n in numbers:
+            entries.append(_entry(event, before, after))
     return entries
 
 
@@ -156,7 +157,7 @@ def lineage(models: ModelRegistry, model_id: str) -> Lineage:
         data_end=manifest.data_end,
         registered_at=registered.at if registered else "",
         parents=_parents(history, model_id),
-        events=tuple(entry for entry in timeline(history) if entry.model_id == model_id),
+        events=tuple(timeline(history, {event.n for event in own})),
         **digests,
     )
 
