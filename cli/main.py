@@ -14,7 +14,7 @@ from cli.data import data, features, init, recipes
 from cli.project import build, doctor, gc, new
 from cli.project import cluster as set_up
 from cli.registry import catalogue, gates, items, models, promote
-from cli.review import decisions, evaluate, status
+from cli.review import console, decisions, evaluate, status
 from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
@@ -95,6 +95,8 @@ app.command("status", help=status.STATUS_HELP, rich_help_panel=MODELS)(status.st
 app.command("champion", help=models.CHAMPION_HELP, rich_help_panel=MODELS)(models.champion)
 app.command("history", help=models.HISTORY_HELP, rich_help_panel=MODELS)(models.history)
 app.command("lineage", help=status.LINEAGE_HELP, rich_help_panel=MODELS)(status.lineage)
+decisions.app.command("serve", help=console.HELP)(console.serve)
+decisions.app.command("token", help=console.TOKEN_HELP)(console.token)
 app.add_typer(decisions.app, name="review", rich_help_panel=MODELS)
 app.command("evaluate", help=evaluate.HELP, rich_help_panel=MODELS)(evaluate.evaluate)
 app.command("rollback", help=models.ROLLBACK_HELP, rich_help_panel=MODELS)(models.rollback)

@@ -32,8 +32,8 @@ StoresOf = Annotated[
 ]  # fmt: skip
 
 
-def open_desk(workspace: Path, repository: str, recipe: str = "") -> Desk:
-    """The desk of a workspace, or of the registry at a URL; warnings go to standard error."""
+def open_desk(workspace: Path, repository: str, recipe: str = "", **more: Any) -> Desk:
+    """The desk of a workspace, or of the registry at a URL; warnings go to standard error. See `Desk` for ``more``."""
     from cli.bucket_copy import bucket_of
     from pipelines.recipes import named
     from review.desk import Desk
@@ -43,7 +43,7 @@ def open_desk(workspace: Path, repository: str, recipe: str = "") -> Desk:
 
     registry = open_registry(workspace, repository)
     chosen = named(recipe) if recipe else None
-    return Desk(registry, workspace, recipe=chosen, bucket=bucket_of(workspace), warn=warn)
+    return Desk(registry, workspace, recipe=chosen, bucket=bucket_of(workspace), warn=warn, **more)
 
 
 @app.command("list")

@@ -53,7 +53,12 @@ ENVIRONMENT = {
     "RANKLINE_KFP_TOKEN": "The service account token for `--auth token`.",
     "RANKLINE_KFP_TOKEN_FILE": "File that holds the token, read again for each request.",
     "RANKLINE_KFP_USER": "The user for `--auth dex`.",
+    "RANKLINE_OIDC_SECRET": "The console's client secret at the OpenID Connect issuer, for `review serve --auth oidc`.",
     "RANKLINE_REPOSITORY": "Model registry, instead of `--repository`.",
+    "RANKLINE_REVIEW_KEY": (
+        "The key that signs the console's sessions; by default a new one at each start. `openssl rand -hex 32` makes "
+        "one."
+    ),
     "RANKLINE_RUN_DIR": "Folder of the run's ledger; the runner sets it for its steps.",
     "RANKLINE_THREADS": "Threads that a step has chosen for itself and its child processes; set by the step.",
     "RANKLINE_URL": "URL of the server, instead of `--url`.",

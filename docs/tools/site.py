@@ -24,9 +24,9 @@ EXTERNAL_PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md",
 COMPONENTS = tuple(dict.fromkeys(component_folder(step) for step in (*ALL_STEPS, SUMMARY_STEP)))
 # the order of pages in the navigation; the others follow
 ORDER = (
-    "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "gates.md", "review.md", "refresh.md",
-    "features.md", "housekeeping.md", "privacy.md", "cluster.md", "data.md", "labels.md", "training.md", "storage.md",
-    "images.md", "faults.md", "serving.md", "reference.md", "benchmarks.md",
+    "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "gates.md", "review.md", "console.md",
+    "refresh.md", "features.md", "housekeeping.md", "privacy.md", "cluster.md", "data.md", "labels.md", "training.md",
+    "storage.md", "images.md", "faults.md", "serving.md", "reference.md", "benchmarks.md",
 )  # fmt: skip
 # code, which stays as it is, or [text](target)
 _LINK = re.compile(r"(^```.*?^```|`[^`\n]+`)|(!?)\[([^\]]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)

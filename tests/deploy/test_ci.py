@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -74,6 +75,35 @@ def test_images_are_built_with_the_engine_of_the_named_script(machine: Path) -> 
     assert done.stdout == "make --no-print-directory images BASE=base:1 BUILD=--network host\n"
     assert (machine / "named").exists()
     assert not (machine / "beside").exists()
+
+
+# The browser ------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_without_a_browser_is_skipped(machine: Path) -> None:
+    done = run(machine, "browser")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("browser: skipped: there is no chromium")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
+@pytest.mark.parametrize(("installs", "printed"), [("touch", "1\n"), ("true", ""), ("false", "")])
+def test_root_installs_a_browser(machine: Path, installs: str, printed: str) -> None:
+    chromium = machine / "bin" / "chromium"
+    executable(
+        machine / "bin" / "apt-get", f'[ "$1" = update ] || {installs} {chromium} && chmod 755 {chromium} || true'
+    )
+    if installs == "false":
+        executable(machine / "bin" / "apt-get", "exit 1")
+    done = run(machine, "browser")
+    assert (done.returncode, done.stdout) == (0, printed)
+
+
+def test_continuous_integration_asks_for_the_browser_that_is_there(machine: Path) -> None:
+    executable(machine / "bin" / "chromium", "exit 0")
+    executable(machine / "bin" / "make", 'echo "browser: $RANKLINE_NEEDS_BROWSER"')
+    done = run(machine, "run", RANKLINE_CI_PYTHONS="", RANKLINE_CI_IMAGES="0")
+    assert done.stdout == "browser: 1\n"
 
 
 # Other versions of Python -----------------------------------------------------------------------------------------
