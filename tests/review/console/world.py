@@ -10,7 +10,7 @@ from rankline.evaluation.report import CANDIDATE, CHAMPION, Estimate, Report, Sy
 from rankline.gates.check import Check
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import Event
+from rankline.registry.registry_state import Event, Kind
 
 HOSTILE = '<script>document.title = "hurt"</script><img src=x onerror="document.title=1">'
 EVIDENCE_PAGE = (
@@ -67,7 +67,7 @@ def judge(
         "evaluated", bundle.model_id, who="the flow", why="ndcg@10 0.31", run_id="run-1",
         digests={"evaluation": digests["evaluation"]},
     )  # fmt: skip
-    kind = "pending" if outcome == "pending" else "rejected"
+    kind: Kind = "pending" if outcome == "pending" else "rejected"
     details = {"outcome": outcome, "failures": [], "recipe": "tiny", "started_by": started_by}
     return models.append(
         kind, bundle.model_id, who="the flow", why=why, run_id="run-1", digests=digests, details=details
