@@ -101,7 +101,7 @@ def candidate_page(
         others=[each for each in snapshot.candidates if each.model_id == chosen.model_id and each != chosen],
         champion=snapshot.champion.model_id if snapshot.champion else "",
         waits=waits,
-        eyes=eyes_note(chosen, evidence, visit.identity.name) if waits else "",
+        eyes=eyes_note(chosen, evidence, visit.identity.name) if chosen.status in ("pending", "approved") else "",
         done=_event_of(snapshot, event, chosen.model_id),
         error=error,
         field=error.field if isinstance(error, InvalidForm) else "",

@@ -162,6 +162,8 @@ def test_stale_evidence_is_a_conflict_that_says_what_changed(
     assert page.status_code == 409
     assert f"since event {event.n}" in page.text
     assert f"rankline evaluate --candidate {model[:12]}" in page.text
+    assert f"{path}/approve" not in page.text, "what would be refused is not offered"
+    assert send(rob, path, f"{path}/reject", rejection=REASON).status_code == 303
 
 
 def test_four_eyes_are_shown_and_kept(behind_proxy: RunningConsole, world: World, candidate: Candidates) -> None:
