@@ -28,7 +28,8 @@ def machine(tmp_path: Path) -> Path:
 
 
 def executable(path: Path, script: str) -> None:
-    """A stand-in for a command."""
+    """A stand-in for a command, in the place of a link to the real one, which must stay what it is."""
+    path.unlink(missing_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
 
