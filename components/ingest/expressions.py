@@ -72,15 +72,15 @@ class ColumnExpressions:
         """
         if not name or name in self.part.columns:
             return bool(name)
+        if self.part.others_have(name):
+            self.empty.append(name)
+            self.part.columns[name] = Column("NULL::VARCHAR", "text")
+            return True
         default = Columns.model_fields[setting].default
         requested = setting in self.config.only  # a column that --only names must exist
         if setting in OPTIONAL_SETTINGS and getattr(self.config.columns, setting) == default and not requested:
             self.absent.append(name)
             return False
-        if self.part.others_have(name):
-            self.empty.append(name)
-            self.part.columns[name] = Column("NULL::VARCHAR", "text")
-            return True
         names = list(self.part.columns)
         closest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         raise SourceError(
