@@ -425,7 +425,7 @@ def _parity(report: Report, manifest: Manifest, policy: PromotionPolicy) -> Iter
 
 def _costs(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
     if policy.max_p95_ms is not None:
-        yield _at_most("latency", report.latency.p95_ms, policy.max_p95_ms, "p95 of the answer time, in ms,")
+        yield _at_most("latency", report.latency.p95_ms, policy.max_p95_ms, _answer_time(report))
     if policy.max_size_mb is not None:
         size = report.model.size_bytes
         size_mb = None if size is None else size / 1e6
@@ -444,6 +444,10 @@ def _at_least(name: str, observed: float | int | None, floor: float | int, subje
     assert observed is not None
     sentence = f"{_format_number(observed)} {subject}; {required} required."
     return Check(name=name, passed=observed >= floor, observed=observed, required=required, sentence=sentence)
+
+
+def _answer_time(report: Report) -> str:
+    return f"p95 of the answer time, in ms on {report.latency.provider or 'an unknown provider'},"
 
 
 def _at_most(name: str, observed: float | int | None, limit: float | int, subject: str) -> Check:

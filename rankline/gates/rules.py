@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Report
+from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Report, RunMeasures
 from rankline.gates.check import Check, Status
 from rankline.gates.clusters import Clustered, Effect, holm
 from rankline.gates.evidence import Evidence
@@ -119,7 +119,9 @@ def _bound(gate: Floor | Ceiling, report: Report) -> Check:
         sentence = f"{gate.metric} was measured on {provider or 'an unknown provider'}, and {gate.provider} serves."
         return Check.of(title(gate), "insufficient data", sentence, required=required, observed=value)
     if value is None or not math.isfinite(value):
-        return Check.of(title(gate), "fail", f"{gate.metric} was not measured.", required=required)
+        of_run = gate.metric.partition(".")[0] in RunMeasures.model_fields  # a first run has nothing to compare with
+        status: Status = "insufficient data" if of_run else "fail"
+        return Check.of(title(gate), status, f"{gate.metric} was not measured.", required=required)
     met = value >= limit if isinstance(gate, Floor) else value <= limit
     sentence = f"{gate.metric} is {value:.4g}; {required} required."
     return Check.of(title(gate), "pass" if met else "fail", sentence, required=required, observed=value)
