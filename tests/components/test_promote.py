@@ -376,7 +376,7 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     assert run.data.metrics["latency/p95_ms"] == 12.0
     assert run.data.params["recipe"] == "smoke"
     pages = [a.path for a in client.list_artifacts(version.run_id)]
-    assert pages == ["report.json", "verdict.json", "verdict.md"]
+    assert pages == ["MODEL_CARD.md", "evidence.html", "report.json", "verdict.json", "verdict.md"]
     curve = client.get_metric_history(version.run_id, "distill/towers/valid_ndcg_at_10")
     assert [(point.step, point.value) for point in curve] == [(0, 0.1), (1, 0.2)]
 
@@ -600,11 +600,14 @@ def test_the_components_run_with_the_pipelines_arguments(shop):
         write_json(folder / "files.json", digest.file_digests(folder))
     paths = {"bundle": bundle, "evaluation": evaluation, "verdict": shop.root / "verdict"}
     given = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
-    features, teacher = (SimpleNamespace(path=str(path)) for path in (shop.features, shop.root / "teacher"))
+    folders = (shop.features, shop.root / "teacher", checks_of(shop.root / "checks"))
+    features, teacher, checks = (SimpleNamespace(path=str(path)) for path in folders)
     run, config = {"workspace": str(shop.workspace)}, {"min_requests": 100.0}
     metrics, page = Metrics(uri=str(shop.root / "metrics")), HTML(uri=str(shop.root / "pages" / "page"))
-    shown = {"metrics": metrics, "page": page}
-    outcome = component.decide.python_func(**given, **shown, teacher=teacher, config=config, run=run, job="run-7")
+    shown = {"metrics": metrics, "page": page, "prices": {}}
+    outcome = component.decide.python_func(
+        **given, **shown, teacher=teacher, checks=checks, config=config, run=run, job="run-7"
+    )
     assert outcome == "promote"
     assert Path(page.path).read_bytes() == (shop.root / "verdict" / "evidence.html").read_bytes()
     assert metrics.metadata["outcome"] == "promote"
@@ -616,6 +619,14 @@ def test_the_components_run_with_the_pipelines_arguments(shop):
     assert entries["promote"].why == "it always runs"
     assert entries["promote"].result["event"] == 3
     assert shop.repository.champion() == open_bundle(bundle).model_id
+
+
+def checks_of(folder: Path) -> Path:
+    """What validate reports of a run's data."""
+    folder.mkdir(parents=True)
+    write_json(folder / "measures.json", {})
+    write_json(folder / "files.json", digest.file_digests(folder))
+    return folder
 
 
 def _decide_and_promote(gate, shop_root: Path, name: str) -> tuple[str, str, str]:
@@ -636,7 +647,9 @@ def _decide_and_promote(gate, shop_root: Path, name: str) -> tuple[str, str, str
     run = {"workspace": str(shop_root / "workspace")}
     teacher = SimpleNamespace(path=str(shop_root / "teacher"))
     shown = {"metrics": Metrics(uri=str(shop_root / f"m{name}")), "page": HTML(uri=str(shop_root / f"p{name}"))}
-    outcome = component.decide.python_func(**given, **shown, teacher=teacher, config={}, run=run, job=f"run-{name}")
+    checks = SimpleNamespace(path=str(shop_root / "checks"))
+    judged_with = {"teacher": teacher, "checks": checks, "prices": {}}
+    outcome = component.decide.python_func(**given, **shown, **judged_with, config={}, run=run, job=f"run-{name}")
     gate.wait(120)
     try:
         component.promote.python_func(**given, features=features, config={}, run=run, job=f"run-{name}")
@@ -646,6 +659,7 @@ def _decide_and_promote(gate, shop_root: Path, name: str) -> tuple[str, str, str
 
 
 def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop):
+    checks_of(shop.root / "checks")
     write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
     for name, events in (("a", 10.0), ("b", 11.0)):
         bundle, evaluation = shop.created(name)

@@ -232,6 +232,7 @@ def test_a_run_that_failed_is_announced(tmp_path: Path, status: str, events: lis
     write(tmp_path / "runs" / "run-1", "decide", "done", result={"outcome": "pending", "sentence": "So it is."})
     with web_server([200]) as (url, received):
         run = {"workspace": str(tmp_path), "recipe": "smoke", "notify": {"webhooks": [{"url": url}]}}
-        summary_component.python_func(config={}, run=run, job="run-1", status=SimpleNamespace(state="FAILED"))
+        end = SimpleNamespace(state="FAILED", error_message="")
+        summary_component.python_func(config={}, run=run, job="run-1", status=end)
     assert [json.loads(each.body)["event"] for each in received] == events
     assert all(json.loads(each.body)["error"] == "no loss" for each in received)
