@@ -27,7 +27,7 @@ run = run_parameters(recipe, "ws") | {"schedule": {"name": "nightly", "cron": "0
 ingest.python_func(
     settings["ingest"], run, "r1", "digest", SimpleNamespace(path=sys.argv[2]), scheduled_at="2026-11-30T00:00:00Z"
 )
-summary.python_func(settings["summary"], run, "r1", SimpleNamespace(state="SUCCEEDED"))
+summary.python_func(settings["summary"], run, "r1", SimpleNamespace(state="SUCCEEDED", error_message=""))
 with locked(Path("ws/lock")):
     pass
 """

@@ -376,7 +376,6 @@ def test_a_view_less_common_than_a_click_is_a_positive(tmp_path: Path) -> None:
         ("label", (0, 1)), ("click_time", ("", 1_700_000_500, 1_700_000_900)),
         ("viewed_at", ("", 1_700_000_500, 1_700_000_900)), ("not_clicked", (0, 1)),
         ("nonclk", (0, 1, 1)), ("clicked", ("a", "b", "c")), ("purchase_failed", ("yes", "no")),
-        ("rating", ("4/5", "5/5", "1/5")),
     ],
 )  # fmt: skip
 def test_a_column_that_says_what_happened_and_is_not_mapped_is_named(

@@ -29,6 +29,10 @@ from tests.pipelines import golden
 from tests.pipelines.pods import WORKSPACE, Pods
 
 
+# what a pod leaves in Kubeflow's own bucket: references, and what its page of a run shows
+SHOWN = {references.FILE, "files.json", "verdict.json", "verdict.md", "evidence.html", "MODEL_CARD.md", "page"}
+
+
 def compiled(url: str, path: Path, *settings: str, flow: Flow = "train") -> Path:
     """The package of the smoke recipe whose steps share a bucket."""
     recipe = golden.pinned("smoke", f"storage.workspace={url}", f"cluster.workspace={WORKSPACE}", *settings)
@@ -107,7 +111,7 @@ def test_pods_with_nothing_but_a_bucket(smoke: SmokeRun, url: str, tmp_path: Pat
     happened = steps_of(summary)
     for step in CACHED_TRAINING_STEPS:
         assert ("reused", happened[step]["why"]) == planned[step]
-    assert passed_through_kubeflow(pods) == {references.FILE, "files.json", "verdict.json", "verdict.md"}
+    assert passed_through_kubeflow(pods) == SHOWN
     assert {path.parent.name for path in pods.folder.glob("*/cache/*/*")} == {"evaluate", "export", "finetune"}
 
     # anybody reads it from anywhere
@@ -148,7 +152,7 @@ def test_from_nothing_to_a_champion(url: str, postgres: Any, tmp_path: Path, awa
     pods.run(package)
     second = steps_of(summaries(url)[1])
     assert {second[step]["status"] for step in CACHED_TRAINING_STEPS} == {"reused"}
-    assert passed_through_kubeflow(pods) == {references.FILE, "files.json", "verdict.json", "verdict.md"}
+    assert passed_through_kubeflow(pods) == SHOWN
 
     # two runs that write the online store at once: it ends complete up to the later one
     runs = [

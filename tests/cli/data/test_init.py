@@ -43,7 +43,8 @@ def test_without_a_terminal_nothing_is_written_without_yes(tmp_path: Path) -> No
     assert "expected: --time-zone\n" in output
     assert "it would write books.toml and books.py (interactions)" in output
     assert not (tmp_path / "books.toml").exists()
-    assert rankline("init", source, "--yes", "--time-zone", "UTC", cwd=tmp_path).returncode == 0
+    done = rankline("init", source, "--yes", "--time-zone", "UTC", cwd=tmp_path)
+    assert (done.returncode, "`rankline run` refuses them" in done.stdout) == (1, True)  # two times are too few
     assert tomllib.loads((tmp_path / "books.toml").read_text())["columns"]["time_zone"] == "UTC"
 
 

@@ -83,7 +83,7 @@ def deserialized(name: str) -> Any:
 
 
 def in_words(server: Kubeflow, *words: str) -> Any:
-    return CliRunner().invoke(app, [*words, "--host", server.host, "--auth", "none"])
+    return CliRunner().invoke(app, [*words, "--host", server.host, "--auth", "none"], env={"COLUMNS": "200"})
 
 
 def step_log(step: str, *lines: str, **entry: Any) -> str:
