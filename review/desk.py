@@ -27,19 +27,19 @@ from rankline.errors import IntegrityError, NotPermitted, RanklineError, Registr
 from rankline.evaluation.decision import Verdict
 from rankline.evaluation.report import REPORT, Report
 from rankline.features.watermark import FILE as WATERMARK
-from rankline.io import digest
 from rankline.io.files import first_line, read_json_object
 from rankline.io.storage import StorageConfig
 from rankline.model.bundle import Bundle
 from rankline.registry import anchor, rollback
 from rankline.registry.bundle_store import RESTORE_HINT
+from rankline.registry.erased_evidence import evidence_digest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.run_context import RunContext
 from review.queue import MIN_DIGEST, REVIEW, Candidate, candidates, find, still_waiting
 
-EVIDENCE_PAGE, MODEL_CARD, ERASED = "evidence.html", "MODEL_CARD.md", "erased.json"
+EVIDENCE_PAGE, MODEL_CARD = "evidence.html", "MODEL_CARD.md"
 Step = Literal["approved", "promoted"]
 
 
@@ -95,15 +95,18 @@ class Desk:
             UsageError: there is no such candidate, or the evidence is another's.
             NotPermitted: another reviewer has to approve it.
             StaleEvidence: it was decided on meanwhile, or the champion, its catalogue or the bundle changed.
-            RegistryError: its features are nowhere, or could not be brought online; nothing changed.
+            IntegrityError: its evidence changed, or cannot be read.
+            RegistryError: its evidence is gone, or its features are nowhere or could not be brought online; nothing
+                changed.
         """
         _require_name(who)
         candidate = still_waiting(self.models.history(), self._named(model, verdict))
         decided = self._verdict(candidate)
+        self._refuse_changed_evaluation(candidate)
         self._refuse_changed_bundle(candidate)
         while True:
             now = still_waiting(self.models.history(), candidate)
-            step = next_step(now, who, four_eyes=decided.policy.four_eyes)
+            step = next_step(now, who, four_eyes=decided.policy.four_eyes or now.four_eyes)
             try:
                 if step == "approved":
                     return self._append("approved", now, who=who, why=why or "approved")
@@ -134,15 +137,17 @@ class Desk:
         waits(self.models.history())
         return self._write("rejected", candidate, who=who, why=why, condition=waits)
 
-    def roll_back(self, model: str, *, who: str, why: str) -> Event:
+    def roll_back(self, model: str, *, who: str, why: str, champion: str | None = None) -> Event:
         """Make a former champion serve again, the nearest one if ``model`` is empty; see `rankline.registry.rollback`.
+
+        ``champion`` is the one that the reader saw, which must serve still.
 
         Raises:
             RanklineError: as `rollback.roll_back` does.
         """
         _require_name(who)
         self._download_stores()
-        event = rollback.roll_back(self.models, to=model, who=who, why=why, workspace=self.workspace)
+        event = rollback.roll_back(self.models, to=model, who=who, why=why, workspace=self.workspace, champion=champion)
         self._warn_of_relisted(event)
         return event
 
@@ -232,20 +237,29 @@ class Desk:
         """The stored verdict on a candidate, whose files still have the digest that names them."""
         with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
             folder = self.models.evidence_folder(candidate.verdict, Path(scratch))
-            if verified and not (folder / ERASED).is_file():
-                actual = digest.json_digest(digest.file_digests(folder))
-                if actual != candidate.verdict:
-                    raise IntegrityError(
-                        "the evidence changed since it was stored",
-                        expected=f"files with the digest {candidate.verdict}",
-                        found=f"files with the digest {actual}",
-                        where=self.models.evidence(candidate.verdict),
-                        hint=f"`rankline evaluate --candidate {candidate.model_id}` measures it again",
-                    )
+            if verified:
+                self._refuse_changed_evidence(candidate, candidate.verdict, folder)
             try:
                 return Verdict.model_validate_json((folder / VERDICT).read_bytes())
             except (OSError, ValueError) as error:
                 raise _unreadable(self.models, candidate.verdict, VERDICT, error) from error
+
+    def _refuse_changed_evaluation(self, candidate: Candidate) -> None:
+        with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
+            folder = self.models.evidence_folder(candidate.evaluation, Path(scratch))
+            self._refuse_changed_evidence(candidate, candidate.evaluation, folder)
+
+    def _refuse_changed_evidence(self, candidate: Candidate, name: str, folder: Path) -> None:
+        """Refuse evidence whose files have not the digest that names it, but for those without erased users."""
+        actual = evidence_digest(folder, complete=(VERDICT,))
+        if actual != name:
+            raise IntegrityError(
+                "the evidence changed since it was stored",
+                expected=f"files with the digest {name}",
+                found=f"files with the digest {actual}",
+                where=self.models.evidence(name),
+                hint=f"`rankline evaluate --candidate {candidate.model_id}` measures it again",
+            )
 
     def _refuse_changed_bundle(self, candidate: Candidate) -> None:
         """Refuse a candidate whose files are not the ones that were measured."""
@@ -381,8 +395,13 @@ class _OvertakenError(Exception):
 
 
 def same_user(one: str, other: str) -> bool:
-    """Whether two names may be those of one user: ann@laptop and ann@example.com may."""
-    return one.partition("@")[0].casefold() == other.partition("@")[0].casefold()
+    """Whether two names may be those of one user: ann@laptop and oidc:ann+work@example.com may."""
+    return _plain_name(one) == _plain_name(other)
+
+
+def _plain_name(name: str) -> str:
+    """A name without the prefix of its provider, the tag of a mailbox and the host."""
+    return name.partition("@")[0].rpartition(":")[2].partition("+")[0].strip().casefold()
 
 
 def next_step(candidate: Candidate, who: str, *, four_eyes: bool) -> Step:

@@ -47,6 +47,7 @@ class Candidate(FrozenModel):
     evaluation: str  # digest
     champion: str = ""  # when it was judged; empty for none
     started_by: str = ""  # who started the run; empty where nobody knows
+    four_eyes: bool = False  # any verdict on the model asked for them
     approvals: tuple[Approval, ...] = ()
     reviewer: str = ""
     reason: str = ""
@@ -194,6 +195,7 @@ def _candidate(events: Sequence[Event], past: _Past) -> Candidate:
         evaluation=verdict.digests.get("evaluation", ""),
         champion=verdict.champion_before,
         started_by=str(verdict.details.get("started_by", "")),
+        four_eyes=registry_state.four_eyes(past.of_model[verdict.model_id], verdict.model_id),
         approvals=tuple(Approval(who=each.who, at=each.at, event=each.n) for each in approvals),
         reviewer=decided.who if decided else "",
         reason=decided.why if decided else "",

@@ -54,7 +54,6 @@ class Lineage(FrozenModel):
     train_end: str
     data_end: str
     registered_at: str
-    image: str = ""  # digest or name of the image that trained it; empty where nothing says it
     parents: tuple[str, ...] = ()  # the models that training started from, the nearest first
     evaluation: str = ""
     verdict: str = ""

@@ -222,9 +222,9 @@ def _shape(run: str, workspace: Path) -> Shape:
 
 def _output(run_folder: Path, step: str, name: str, *, models: ModelRegistry | None = None) -> Path:
     """The folder that a step of a run wrote, or the evidence that ``models`` has of it."""
-    from pipelines.erasure.treatment import NOTE
     from rankline.errors import UsageError
     from rankline.evaluation.report import PER_REQUEST
+    from rankline.registry.erased_evidence import NOTE
     from rankline.runtime import ledger
     from rankline.users.erased import FOLDER, ErasedUsers
 

@@ -132,7 +132,7 @@ def _facts(candidate: Candidate, evidence: Evidence) -> list[str]:
     lines += [f"  approved once by {each.who} at {each.at} (event {each.event})" for each in candidate.approvals]
     if candidate.reviewer:
         lines.append(f"  {candidate.status} by {candidate.reviewer} (event {candidate.event}): {candidate.reason}")
-    if evidence.verdict.policy.four_eyes and candidate.status in ("pending", "approved"):
+    if (candidate.four_eyes or evidence.verdict.policy.four_eyes) and candidate.status in ("pending", "approved"):
         one = "a reviewer other than the one who started the run approves it"
         lines.append(f"  four eyes: {one if candidate.started_by else 'two reviewers approve it'}")
     return lines

@@ -14,6 +14,8 @@ from rankline.contracts import Manifest
 from rankline.evaluation.decision import PromotionPolicy
 from rankline.evaluation.report import RUN_MEASURES, RunMeasures
 from rankline.io.files import read_json_object, write_json
+from rankline.registry.model_registry import ModelRegistry, evidence_name
+from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
 from rankline.runtime.run_summary import Prices, step_cost
 
@@ -38,6 +40,22 @@ def run_measures(
         freshness={name: _hours_since(time) for name, time in ages.items()},
         cost=_cost(ledger_folder, prices or Prices()) if ledger_folder else {},
     )
+
+
+def stored_run_measures(
+    models: ModelRegistry, history: list[Event], model_id: str, evaluation: Path, *, run_id: str
+) -> RunMeasures | None:
+    """The numbers by which an earlier attempt of this run judged this evaluation; None where none are stored.
+
+    Time passes between attempts: with numbers of its own each would come to another verdict.
+    """
+    name = evidence_name(evaluation)
+    for event in reversed(history):
+        is_own = (event.run_id, event.model_id, event.digests.get("evaluation")) == (run_id, model_id, name)
+        if run_id and is_own and (verdict := event.digests.get("verdict")):
+            content = models.read_evidence(verdict, RUN_MEASURES)
+            return RunMeasures.model_validate_json(content) if content is not None else None
+    return None
 
 
 def save_run_measures(verdict: Path, measured: RunMeasures, policy: PromotionPolicy) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from components.promote.commit import OnlinePlace, materialize_then_append
 from components.promote.config import DecideConfig, PromoteConfig
-from components.promote.run_measures import run_measures, save_run_measures
+from components.promote.run_measures import run_measures, save_run_measures, stored_run_measures
 from components.promote.verdict_page import verdict_page
 from rankline.announcer import Announcement, Announcer
 from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
@@ -37,7 +38,16 @@ from rankline.model.bundle import Bundle, open_bundle
 from rankline.pod import compare_again
 from rankline.registry.anchor import anchor, warning
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import ANCHORED, Event, Kind, approval_command
+from rankline.registry.registry_state import (
+    ANCHORED,
+    BESIDE,
+    FOUR_EYES,
+    Event,
+    Kind,
+    approval_command,
+    four_eyes,
+    judged_beside,
+)
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
@@ -90,11 +100,13 @@ def decide(
     """
     progress.phase("verdict")
     candidate = open_bundle(bundle)
-    measured = run_measures(candidate.manifest, checks=checks, ledger_folder=ledger_folder, prices=prices)
-    report = _read_report_of(candidate, evaluation).model_copy(update={"run_measures": measured})
-    policy = PromotionPolicy(**config.model_dump())
     models = ModelRegistry(repository)
     champion_id, history, evidence = models.champion(), models.history(), read_evidence(evaluation)
+    measured = stored_run_measures(models, history, candidate.model_id, evaluation, run_id=run_id) or run_measures(
+        candidate.manifest, checks=checks, ledger_folder=ledger_folder, prices=prices
+    )
+    report = _read_report_of(candidate, evaluation).model_copy(update={"run_measures": measured})
+    policy = _policy(config, history, candidate.model_id)
     state = _state_of_nights(history, champion_id, report, evidence, metric=policy.primary)
     decided = decision.decide(
         report,
@@ -133,6 +145,13 @@ def decide(
         **_champion_warning(models, champion_id),
         **({"mlflow": announced.mlflow} if announced.mlflow else {}),
     }
+
+
+def _policy(config: DecideConfig, history: list[Event], model_id: str) -> PromotionPolicy:
+    """The policy of a run; a model that four eyes were asked for once waits for them, whoever measures it again."""
+    policy = PromotionPolicy(**config.model_dump())
+    bound = four_eyes(history, model_id)
+    return policy.model_copy(update={"four_eyes": True, "mode": "review"}) if bound else policy
 
 
 def _append_findings(
@@ -394,6 +413,8 @@ def _drafts(
             "recipe": report.recipe,
             "started_by": started_by,
         }
+        if decided.policy.four_eyes and decided.policy.mode == "review":
+            details[FOUR_EYES] = True
         kind = cast(Kind, event)
         drafts.append(
             CandidateEvent(
@@ -404,21 +425,53 @@ def _drafts(
 
 
 def _append_once(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> list[Event]:
-    """Append an event unless the log has it with the same evidence since the model was last removed or decided on."""
+    """Append an event unless the log has it; of a verdict with what it was given beside."""
+    if draft.kind == "pending":
+        beside = judged_beside(models.history(), draft.model_id)
+        draft = replace(draft, details={**(draft.details or {}), BESIDE: beside})
+
+    def is_new(history: list[Event]) -> None:
+        if _is_recorded(history, draft):
+            raise _RecordedError
+
+    try:
+        return [_append(models, draft, run_id=run_id, condition=is_new)]
+    except _RecordedError:
+        return []
+
+
+class _RecordedError(Exception):
+    """The log has the event."""
+
+
+def _is_recorded(history: list[Event], draft: CandidateEvent) -> bool:
+    """Whether the log has an event with the same evidence since the model was last removed or decided on.
+
+    The first of two approvals of a verdict stands for the verdict. One that was given beside another champion or
+    catalogue is another one, even with the same evidence.
+    """
     outcomes = ("pending", "approved", "rejected", "promoted")
-    for event in reversed(models.history()):
+    beside = (draft.details or {}).get(BESIDE)
+    kinds = ("pending", "approved") if draft.kind == "pending" else (draft.kind,)
+    for event in reversed(history):
         if event.model_id != draft.model_id:
             continue
         if event.kind == "removed" and "catalogue" not in event.digests:
-            break
-        if event.kind == draft.kind and draft.digests.items() <= event.digests.items():
-            return []
+            return False
+        if event.kind in kinds and draft.digests.items() <= event.digests.items():
+            return beside is None or judged_beside(history[: event.n - 1], draft.model_id) == beside
         if event.kind in outcomes and draft.kind in outcomes:  # a reviewer's, or another verdict
-            break
-    return [_append(models, draft, run_id=run_id)]
+            return False
+    return False
 
 
-def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Event:
+def _append(
+    models: ModelRegistry,
+    draft: CandidateEvent,
+    *,
+    run_id: str,
+    condition: Callable[[list[Event]], object] | None = None,
+) -> Event:
     return models.append(
         draft.kind,
         draft.model_id,
@@ -428,6 +481,7 @@ def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Eve
         digests=draft.digests,
         details=draft.details or {},
         expected_champion=draft.expected_champion,
+        condition=condition,
     )
 
 

@@ -6,6 +6,7 @@ evidence the files that name users are removed, and the reports stay. What is na
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +17,12 @@ from pipelines.erasure import rewriting
 from pipelines.erasure.ids import UserIds
 from pipelines.erasure.places import OURS, Place
 from pipelines.erasure.sources import Examined
+from rankline.registry.erased_evidence import DIGESTS, NOTE
 
 # kept on purpose; mentioned in free text, which is left as it is; stays: nobody knows how
 Action = Literal["removed", "rewritten", "kept", "mentioned", "stays"]
 MENTIONED = "in free text, left as they are: look at them"
 SPILL = ".spill-"  # of DuckDB (rankline/io/sql.py)
-NOTE = "erased.json"  # in a folder of evidence: what was removed of it
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def _treat_evidence(place: Place, file: str, ids: UserIds, *, dry_run: bool) -> 
     if not dry_run:
         note = f"{file.partition('evidence/')[0]}evidence/{folder}/{NOTE}"
         changes = json.loads(place.read(note) or b"{}")
+        was = hashlib.sha256(place.read(file)).hexdigest()
+        changes[DIGESTS] = {name: was, **changes.get(DIGESTS, {})}  # the first one is that of the stored file
         changes[name] = "removed" if new is None else "redacted"
         changes["at"] = datetime.now(UTC).isoformat(timespec="seconds")
         place.write(note, (json.dumps(changes, indent=2) + "\n").encode())

@@ -24,7 +24,13 @@ from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
 
 EVALUATION = "evaluation"  # the kind of the run's trigger
-_INPUTS = ("features", "teacher", "student")  # besides the bundle, which the registry has
+_SOURCES: Mapping[str, tuple[str, str]] = {  # what the run that made a model has; the bundle is in the registry
+    name: source
+    for step in ("evaluate", "decide")
+    for name, source in STEPS[step].inputs.items()
+    if source[0] != "evaluate" and name != "bundle"
+}
+_OWN_EVENTS = ("registered", "evaluated", "pending", "approved", "rejected", "promoted")  # named by runs of the model
 
 
 def evaluate_candidate(
@@ -75,8 +81,12 @@ def evaluate_candidate(
 
 
 def runs_of(history: list[Event], model_id: str) -> list[str]:
-    """The runs that made, measured or promoted a model, the latest first."""
-    return list(dict.fromkeys(e.run_id for e in reversed(history) if e.model_id == model_id and e.run_id))
+    """The runs that made, measured or promoted a model, the latest first.
+
+    The events by which other models' runs confirm or anchor it do not count.
+    """
+    own = (event for event in reversed(history) if event.model_id == model_id and event.kind in _OWN_EVENTS)
+    return list(dict.fromkeys(event.run_id for event in own if event.run_id))
 
 
 def recipe_of(history: list[Event], model_id: str, workspace: Path) -> Recipe:
@@ -109,13 +119,12 @@ def _outputs_of_training(history: list[Event], model_id: str, recipe: Recipe, wo
         UsageError: one of them is gone.
     """
     runs, context = runs_of(history, model_id), run_context(recipe, workspace)
-    sources: Mapping[str, tuple[str, str]] = {name: STEPS["evaluate"].inputs[name] for name in _INPUTS}
-    folders = {name: find_output(runs, step, output, context) for name, (step, output) in sources.items()}
-    gone = [f"{name} of {sources[name][0]}" for name, folder in folders.items() if folder is None]
+    folders = {name: find_output(runs, step, output, context) for name, (step, output) in _SOURCES.items()}
+    gone = [f"{name} of {_SOURCES[name][0]}" for name, folder in folders.items() if folder is None]
     if gone:
         raise UsageError(
             f"the outputs of the run that made model {model_id} are gone",
-            expected=", ".join(f"{name} of {step}" for name, (step, _) in sources.items()),
+            expected=", ".join(f"{name} of {step}" for name, (step, _) in _SOURCES.items()),
             found=f"no {', no '.join(gone)}",
             where=", ".join(str(workspace / "runs" / run) for run in runs) or str(workspace / "runs"),
             hint=f"-w names the workspace of that run; else `rankline run --recipe {recipe.name}` trains a new "

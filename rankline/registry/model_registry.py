@@ -125,7 +125,7 @@ class ModelRegistry(CatalogueStore):
 
     def add_evidence(self, folder: Path) -> str:
         """Store a folder of evidence and return its digest; the step's own list of digests is left out."""
-        files = {name: sha256 for name, sha256 in digest.file_digests(folder).items() if name != DIGESTS_FILE}
+        files = _evidence_files(folder)
         name = digest.json_digest(files)
         self._put_files(folder, f"evidence/{name}", list(files))
         return name
@@ -207,6 +207,15 @@ class ModelRegistry(CatalogueStore):
                 where=self.root,
                 hint=refresh_again("it starts from the catalogue that serves now"),
             )
+
+
+def evidence_name(folder: Path) -> str:
+    """The digest by which the registry stores a folder of evidence."""
+    return digest.json_digest(_evidence_files(folder))
+
+
+def _evidence_files(folder: Path) -> dict[str, str]:
+    return {name: sha256 for name, sha256 in digest.file_digests(folder).items() if name != DIGESTS_FILE}
 
 
 def _stale_message(kind: Kind) -> tuple[str, str]:

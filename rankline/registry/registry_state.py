@@ -60,6 +60,34 @@ class Event(FrozenModel):
     champion_before: str = Field(default="", description="the champion when it was written; empty for none")
 
 
+BESIDE: Final = "beside"  # in the details of a verdict: `judged_beside`
+FOUR_EYES: Final = "four_eyes"  # in the details of a verdict by which more than one person has to be involved
+
+
+def judged_beside(history: Sequence[Event], model_id: str) -> dict[str, Any]:
+    """What a verdict on a model depends on beside its evidence: the champion, the catalogues, the registration."""
+    current = champion(history)
+    serving = current.model_id if current else ""
+    registered = next((e.n for e in reversed(history) if (e.kind, e.model_id) == ("registered", model_id)), 0)
+    return {
+        "champion": serving,
+        "champion_catalogue": _catalogue(history, serving),
+        "catalogue": _catalogue(history, model_id),
+        "registered": registered,
+    }
+
+
+def four_eyes(history: Iterable[Event], model_id: str) -> bool:
+    """Whether any verdict on a model asked for four eyes: no later one by the same person ends that."""
+    return any(event.model_id == model_id and event.details.get(FOUR_EYES) is True for event in history)
+
+
+def _catalogue(history: Sequence[Event], model_id: str) -> str:
+    """The catalogue revision of a model, the bundle's own included."""
+    registered = (e for e in reversed(history) if (e.kind, e.model_id) == ("registered", model_id))
+    return revision(history, model_id) or next((e.digests.get("catalogue", "") for e in registered), "")
+
+
 def approval_command(model_id: str, verdict: str) -> str:
     """The command with which a reviewer approves a candidate, by the digest of its verdict."""
     return f"rankline review approve {model_id} --evidence {verdict[:12]}"

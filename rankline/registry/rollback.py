@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankline.errors import RegistryError, UsageError
+from rankline.errors import RegistryError, StaleEvidence, UsageError
+from rankline.registry import registry_state
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import PROMOTING, Event
 from rankline.registry.removal import not_found_error, removed_models
@@ -42,10 +43,12 @@ def rollback_candidates(history: Sequence[Event]) -> list[str]:
     return [model for model in dict.fromkeys(reversed(champions)) if model not in excluded]
 
 
-def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: Path) -> Event:
+def roll_back(
+    models: ModelRegistry, *, to: str, who: str, why: str, workspace: Path, champion: str | None = None
+) -> Event:
     """Make model ``to`` serve again, or the nearest of `rollback_candidates` if it is empty.
 
-    ``to`` may be the beginning of an id. The bundle is verified first.
+    ``to`` may be the beginning of an id. The bundle is verified first. ``champion`` must serve, if it is given.
 
     Raises:
         UsageError: no such model has served, or several ids begin with ``to``.
@@ -54,7 +57,17 @@ def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: 
         RegistryError: there is no model to roll back to, it was removed, or its features are not online.
     """
     history = models.history()
-    serving, former = models.champion(), former_champions(history)
+    former = former_champions(history)
+    current = registry_state.champion(history)
+    serving = current.model_id if current else ""
+    if champion is not None and champion != serving:
+        raise StaleEvidence(
+            "the champion changed since this was asked for",
+            expected=f"champion {champion or '(none)'}",
+            found=f"champion {serving or '(none)'}",
+            where=models.root,
+            hint="check what serves now, and roll back again if it still should change",
+        )
     promoted = {event.model_id for event in history if event.kind in PROMOTING}
     removed_ids = [model for model in promoted & removed_models(history) if model.startswith(to)]
     if to and len(removed_ids) == 1 and not any(model.startswith(to) for model in (*former, serving)):

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.recipes import smoke
+from pipelines.runs.evaluation import runs_of
 from rankline.errors import EXIT_STALE, IntegrityError, NotPermitted, RegistryError, StaleEvidence, UsageError
 from rankline.features import transforms
+from rankline.io.digest import file_digest
 from rankline.registry import anchor as anchors
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import remove
@@ -129,6 +131,28 @@ def published(reviewed: Reviewed, model: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("subject", ["champion", "candidate"])
+def test_measured_again_beside_another_catalogue_it_waits_even_with_the_same_evidence(reviewed, tmp_path, subject):
+    champion = reviewed.champion("a")
+    waiting = reviewed.candidate("b", four_eyes=True)
+    reviewed.approve(waiting)
+    published(reviewed, champion if subject == "champion" else waiting.model_id, tmp_path / "feed")
+    assert status(reviewed, waiting.model_id) == "stale"
+    again = reviewed.candidate("b", four_eyes=True)
+    assert (again.verdict, again.status, again.approvals) == (waiting.verdict, "pending", ())
+    reviewed.candidate("b", four_eyes=True)  # nothing changed since
+    assert reviewed.kinds.count("pending") == 2
+    reviewed.approve(again, who="rita")
+    assert reviewed.approve(again, who="paul").kind == "promoted"
+
+
+def test_a_bundle_that_was_registered_again_waits_once_it_is_measured_again(reviewed):
+    waiting = reviewed.candidate("b")
+    reviewed.models.append("registered", waiting.model_id, who="ann", why="copied here")
+    stale(reviewed, waiting, "registered again")
+    assert reviewed.candidate("b").status == "pending"
+
+
+@pytest.mark.parametrize("subject", ["champion", "candidate"])
 def test_it_is_stale_once_a_catalogue_changes(reviewed, tmp_path, subject):
     champion = reviewed.champion("a")
     waiting = reviewed.candidate("b")
@@ -154,6 +178,54 @@ def test_evidence_whose_bytes_changed_is_refused(reviewed):
     waiting = reviewed.candidate("b")
     file = Path(reviewed.models.evidence(waiting.verdict)) / "verdict.json"
     file.write_text(file.read_text().replace('"four_eyes": false', '"four_eyes": true'))
+    with pytest.raises(IntegrityError, match="evidence changed"):
+        reviewed.approve(waiting)
+
+
+@pytest.mark.parametrize("name", ["report.json", "name.txt", "per_request.parquet"])
+def test_an_evaluation_whose_bytes_changed_is_refused(reviewed, name):
+    waiting = reviewed.candidate("b")
+    file = Path(reviewed.models.evidence(waiting.evaluation)) / name
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match="evidence changed"):
+        reviewed.approve(waiting)
+    assert reviewed.models.champion() == ""
+
+
+def test_an_evaluation_that_is_gone_is_refused(reviewed):
+    waiting = reviewed.candidate("b")
+    shutil.rmtree(reviewed.models.evidence(waiting.evaluation))
+    with pytest.raises(RegistryError, match="not in the registry"):
+        reviewed.approve(waiting)
+    assert reviewed.models.champion() == ""
+
+
+def test_evidence_without_erased_users_is_approved(reviewed):
+    waiting = reviewed.candidate("b")
+    folder = Path(reviewed.models.evidence(waiting.evaluation))
+    was = {name: file_digest(folder / name) for name in ("name.txt", "report.json")}
+    (folder / "name.txt").unlink()
+    (folder / "report.json").write_text((folder / "report.json").read_text() + " ")
+    (folder / "erased.json").write_text(json.dumps({"name.txt": "removed", "digests": was}))
+    assert reviewed.approve(waiting).kind == "promoted"
+
+
+@pytest.mark.parametrize("note", [{}, {"per_request.parquet": "removed"}, {"digests": "all"}])
+def test_a_note_of_erasure_excuses_no_other_file(reviewed, note):
+    waiting = reviewed.candidate("b")
+    folder = Path(reviewed.models.evidence(waiting.evaluation))
+    (folder / "report.json").write_text((folder / "report.json").read_text() + " ")
+    (folder / "erased.json").write_text(json.dumps(note))
+    with pytest.raises(IntegrityError, match="evidence changed"):
+        reviewed.approve(waiting)
+
+
+def test_a_note_of_erasure_does_not_excuse_the_verdict(reviewed):
+    waiting = reviewed.candidate("b", four_eyes=True)
+    file = Path(reviewed.models.evidence(waiting.verdict)) / "verdict.json"
+    note = {"verdict.json": "redacted", "digests": {"verdict.json": file_digest(file)}}
+    file.write_text(file.read_text().replace('"four_eyes": true', '"four_eyes": false'))
+    (file.parent / "erased.json").write_text(json.dumps(note))
     with pytest.raises(IntegrityError, match="evidence changed"):
         reviewed.approve(waiting)
 
@@ -261,6 +333,58 @@ def test_with_four_eyes_and_a_run_that_nobody_started_two_reviewers_approve(revi
     assert second.details["review"]["approvals"] == [{"who": "rita", "at": first.at, "event": first.n}]
 
 
+def test_the_first_approval_stands_when_the_run_decides_again(reviewed):
+    waiting = reviewed.candidate("b", four_eyes=True)
+    first = reviewed.approve(waiting, who="rita")
+    again = reviewed.candidate("b", four_eyes=True)
+    assert (again.status, [each.event for each in again.approvals]) == ("approved", [first.n])
+    assert reviewed.kinds.count("pending") == 1
+    assert reviewed.approve(waiting, who="paul").kind == "promoted"
+
+
+@pytest.mark.parametrize("policy", [{"four_eyes": False}, {"mode": "auto"}, {"mode": "auto", "four_eyes": True}])
+def test_measuring_again_does_not_end_four_eyes(reviewed, policy):
+    first = reviewed.candidate("b", four_eyes=True, started_by="ann@laptop")
+    again = reviewed.candidate("b2", weights="b", started_by="ann@laptop", **policy)
+    assert (again.model_id, again.status, again.four_eyes) == (first.model_id, "pending", True)
+    with pytest.raises(NotPermitted):
+        reviewed.approve(again, who="ann@laptop")
+    assert reviewed.approve(again, who="rita").kind == "promoted"
+
+
+def test_four_eyes_bind_after_a_refusal_by_the_gates_and_for_that_model_alone(reviewed):
+    reviewed.candidate("b", four_eyes=True, started_by="ann@laptop", min_requests=10_000)
+    again = reviewed.candidate("b2", weights="b", started_by="ann@laptop")
+    with pytest.raises(NotPermitted):
+        reviewed.approve(again, who="ann@laptop")
+    other = reviewed.candidate("other", started_by="ann@laptop")
+    assert reviewed.approve(other, who="ann@laptop").kind == "promoted"
+
+
+def test_attempts_of_one_run_come_to_one_verdict_though_time_passes(reviewed):
+    gates = {"ceilings": {"freshness.training_hours": 1e9}}
+    first, second = reviewed.candidate("b", **gates), reviewed.candidate("b", **gates)
+    assert reviewed.models.read_evidence(first.verdict, "run_measures.json")
+    assert (first.verdict, first.event) == (second.verdict, second.event)
+    assert reviewed.kinds.count("pending") == 1
+
+
+def test_runs_of_other_models_are_not_those_of_a_champion(reviewed):
+    champion = reviewed.champion("a")
+    for kind in ("confirmed", "anchored"):
+        reviewed.models.append(kind, champion, who="the flow", why="because", run_id="run-other")
+    assert runs_of(reviewed.models.history(), champion) == ["run-a"]
+
+
+@pytest.mark.parametrize("seen", ["", "another"])
+def test_a_rollback_is_of_the_champion_that_the_reader_saw(reviewed, seen):
+    reviewed.champion("a")
+    serving = reviewed.champion("aa")
+    with pytest.raises(StaleEvidence, match="champion changed"):
+        reviewed.desk.roll_back("", who="rita", why="complaints", champion=seen)
+    assert reviewed.desk.roll_back("", who="rita", why="complaints", champion=serving).champion_before == serving
+
+
 def test_a_first_approval_ends_with_its_evidence(reviewed):
     waiting = reviewed.candidate("b", four_eyes=True)
     reviewed.approve(waiting, who="rita")
@@ -283,7 +407,15 @@ def test_without_four_eyes_one_may_do_both(reviewed):
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
-    [("ann@a", "ann@b", True), ("Ann", "ann@b", True), ("ann@a", "anna@a", False), ("ann.lee@a", "ann.kim@a", False)],
+    [
+        ("ann@a", "ann@b", True),
+        ("Ann", "ann@b", True),
+        ("ann@a", "anna@a", False),
+        ("accounts.google.com:ann@a", "ann", True),
+        ("ann+tag@a", "oidc:Ann@b", True),
+        ("oidc:ann", "oidc:paul", False),
+        ("ann.lee@a", "ann.kim@a", False),
+    ],
 )
 def test_names_of_one_user(one, other, same):
     assert same_user(one, other) is same

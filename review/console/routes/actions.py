@@ -38,8 +38,9 @@ def roll_back(visit: Operator) -> Response:
 
     def action(desk: Desk) -> Event:
         why = reason_of(visit.form, "reason")
-        _refuse_changed_champion(visit)
-        return desk.roll_back(visit.form.get("model", ""), who=visit.identity.name, why=why)
+        return desk.roll_back(
+            visit.form.get("model", ""), who=visit.identity.name, why=why, champion=visit.form.get("champion")
+        )
 
     return _attempt(visit, action, "/serving", lambda error: serving_page(visit, error=error, typed=visit.form))
 
@@ -105,7 +106,8 @@ def _candidate_again(visit: Visit, model_id: str, error: RanklineError) -> Respo
 
 def _refuse_scripts_for_eyes(visit: Visit, chosen: Candidate) -> None:
     """Refuse a script where four eyes are asked for: whoever may create tokens would have as many eyes as tokens."""
-    if visit.identity.is_script and visit.console.desk.evidence(chosen).verdict.policy.four_eyes:
+    asked = chosen.four_eyes or visit.console.desk.evidence(chosen).verdict.policy.four_eyes
+    if visit.identity.is_script and asked:
         raise Forbidden(
             "a script is no reviewer where four eyes are asked for",
             expected="an approval by a signed-in user (decide.four_eyes)",

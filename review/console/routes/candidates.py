@@ -119,7 +119,7 @@ def _evidence(visit: Visit, chosen: Candidate) -> tuple[Evidence | None, str]:
 
 def eyes_note(chosen: Candidate, evidence: Evidence | None, user: str) -> str:
     """What four eyes ask for, as far as it concerns this reviewer; empty where two eyes do."""
-    if evidence is None or not evidence.verdict.policy.four_eyes:
+    if evidence is None or not (chosen.four_eyes or evidence.verdict.policy.four_eyes):
         return ""
     started_by, approvals = chosen.started_by, chosen.approvals
     try:

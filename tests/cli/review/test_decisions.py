@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rankline.registry import anchor as anchors
+from rankline.runtime.current_user import current_user
 from tests.cli.in_process import rankline, refused
 from tests.review.conftest import reviewed as reviewed
 from tests.review.reviewed import REASON, Reviewed
@@ -66,7 +67,7 @@ def test_a_rejection_and_what_follows_it(reviewed: Reviewed) -> None:
     assert "needs a reason" in refused("review", "reject", *options, "--reason", "no", code=2)
     event = as_json("review", "reject", *options, "--reason", REASON)
     assert isinstance(event, dict)
-    assert (event["kind"], event["why"], "@" in event["who"] or bool(event["who"])) == ("rejected", REASON, True)
+    assert (event["kind"], event["why"], event["who"]) == ("rejected", REASON, current_user())
     assert REASON in refused("review", "approve", *options, code=4)
     assert REASON in printed("review", "list", "--all", "-w", reviewed.workspace)
     assert as_json("review", "list", "-w", reviewed.workspace) == []
@@ -80,13 +81,24 @@ def test_the_evidence_of_another_verdict_is_refused(reviewed: Reviewed) -> None:
 
 
 def test_who_may_not_approve_is_a_usage_error(reviewed: Reviewed) -> None:
-    from rankline.runtime.current_user import current_user
-
     waiting = reviewed.candidate("b", four_eyes=True, started_by=current_user())
     message = refused(
         "review", "approve", waiting.model_id, "--evidence", waiting.verdict, "-w", reviewed.workspace, code=2
     )
     assert "may not approve" in message
+
+
+def test_the_name_is_that_of_the_system_and_not_of_the_environment(
+    reviewed: Reviewed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = current_user()
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, "rita")
+    assert current_user() == name
+    assert not name.startswith("rita@")
+    waiting = reviewed.candidate("b", four_eyes=True, started_by=name)
+    options = (waiting.model_id, "--evidence", waiting.verdict, "-w", reviewed.workspace)
+    assert "may not approve" in refused("review", "approve", *options, code=2)
 
 
 def test_what_served_at_a_time_and_what_serves(reviewed: Reviewed) -> None:

@@ -22,6 +22,7 @@ from pipelines.erasure.erase import erase
 from pipelines.runs.folder import process_identity
 from rankline.errors import ErasureIncomplete, UsageError
 from rankline.io import digest
+from rankline.registry.erased_evidence import evidence_digest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.users.erased import ErasedUsers
@@ -338,11 +339,14 @@ def test_folders_beside_the_workspace_are_erased_from(workspace: Path, tmp_path:
     other = table(tmp_path / f"shared/ingest/{'b' * 64}/unique/raw/events.parquet", user_id=["11"])
     evidence = table(tmp_path / f"registry/evidence/{KEY}/per_request.parquet", request_id=["test:1:3", "test:11:1"])
     (evidence.parent / "report.html").write_text("<td>user 1</td><td>user 11</td>")
+    stored = digest.tree_digest(evidence.parent)
     erase(workspace, ["1"], say=lambda _: None)
     assert (entry.exists(), other.exists(), evidence.exists()) == (False, True, False)
     assert (evidence.parent / "report.html").read_text() == "<td>user [erased]</td><td>user 11</td>"
     note = json.loads((evidence.parent / "erased.json").read_text())
     assert (note["per_request.parquet"], note["report.html"]) == ("removed", "redacted")
+    assert evidence_digest(evidence.parent, complete=()) == stored
+    assert evidence_digest(evidence.parent, complete=("report.html",)) != stored
 
 
 def test_a_workspace_in_a_bucket_is_erased_from(url: str, tmp_path: Path) -> None:  # noqa: F811

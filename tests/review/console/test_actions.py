@@ -146,8 +146,25 @@ def test_a_rollback_from_an_old_page_is_refused(
     world.models.append("promoted", candidate().model_id, who="test", why="another one")
     page = ada.post("/roll-back", data={**form, "model": world.former})
     assert page.status_code == 409
-    assert "the champion changed since you opened the page" in page.text
+    assert "the champion changed since" in page.text
     assert REASON in page.text
+
+
+def test_evidence_that_cannot_be_read_is_not_offered_for_approval(
+    behind_proxy: RunningConsole, world: World, candidate: Candidates
+) -> None:
+    chosen = candidate()
+    rob, path = behind_proxy.client(kubeflow_userid="rob"), f"/candidates/{chosen.model_id}"
+    assert f"{path}/approve" in rob.get(path).text
+    folder = Path(world.models.evidence(chosen.verdict))
+    folder.rename(folder.with_name("gone"))
+    try:
+        page = rob.get(path).text
+    finally:
+        folder.with_name("gone").rename(folder)
+    assert "The evidence cannot be read." in page
+    assert f"{path}/approve" not in page
+    assert f"{path}/reject" in page
 
 
 def test_stale_evidence_is_a_conflict_that_says_what_changed(
