@@ -107,10 +107,11 @@ class Desk:
         while True:
             now = still_waiting(self.models.history(), candidate)
             step = next_step(now, who, four_eyes=decided.policy.four_eyes or now.four_eyes)
+            reason = why or f"approved: {decided.sentence}"
             try:
                 if step == "approved":
-                    return self._append("approved", now, who=who, why=why or "approved")
-                return self._promote(now, decided, who=who, why=why or f"approved: {decided.sentence}")
+                    return self._append("approved", now, who=who, why=reason)
+                return self._promote(now, decided, who=who, why=reason)
             except _OvertakenError:  # another reviewer approved it meanwhile: this may be the second approval
                 continue
 

@@ -156,9 +156,18 @@ def lineage(models: ModelRegistry, model_id: str) -> Lineage:
         data_end=manifest.data_end,
         registered_at=registered.at if registered else "",
         parents=_parents(history, model_id),
-        events=tuple(timeline(history, {event.n for event in own})),
+        events=tuple(timeline(history, {event.n for event in events_of(history, model_id)})),
         **digests,
     )
+
+
+def events_of(history: Sequence[Event], model_id: str) -> list[Event]:
+    """The events of a model, and the rollbacks that ended its time as the champion."""
+    return [
+        event
+        for event in history
+        if event.model_id == model_id or (event.kind == "rolled_back" and event.champion_before == model_id)
+    ]
 
 
 def _parents(history: Sequence[Event], model_id: str) -> tuple[str, ...]:

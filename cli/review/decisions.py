@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,12 +98,23 @@ def show(
 
     desk = open_desk(workspace, repository)
     candidate = find(desk.models.history(), model)
-    evidence = desk.evidence(candidate)
+    evidence, place = desk.evidence(candidate), _place(workspace, repository)
     if as_json:
-        typer.echo(json.dumps(_payload(desk, candidate, evidence), indent=2))
+        payload = {**_payload(desk, candidate, evidence), "approve": candidate.command + place}
+        typer.echo(json.dumps(payload, indent=2))
         return
     typer.echo("\n".join([*_facts(candidate, evidence), *_scores(evidence), *_checks(evidence)]))
-    typer.echo("\n".join(_next_steps(desk, candidate)))
+    typer.echo("\n".join(_next_steps(desk, candidate, place)))
+
+
+def _place(workspace: Path, repository: str) -> str:
+    """The options that name the workspace and the registry of a command, if they are not the default ones."""
+    from cli.bucket_copy import bucket_of
+
+    bucket = bucket_of(workspace)
+    named = bucket.url if bucket else "" if workspace == WORKSPACE else str(workspace)
+    options = (("-w", named), ("--repository", repository))
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in options if value)
 
 
 def _payload(desk: Desk, candidate: Candidate, evidence: Evidence) -> dict[str, Any]:
@@ -115,7 +127,6 @@ def _payload(desk: Desk, candidate: Candidate, evidence: Evidence) -> dict[str, 
             name: desk.models.evidence(digest)
             for name, digest in (("verdict", candidate.verdict), ("evaluation", candidate.evaluation))
         },
-        "approve": candidate.command,
     }
 
 
@@ -165,17 +176,17 @@ def _checks(evidence: Evidence) -> list[str]:
     return ["", *fitted(aligned_lines(rows))]
 
 
-def _next_steps(desk: Desk, candidate: Candidate) -> list[str]:
+def _next_steps(desk: Desk, candidate: Candidate, place: str) -> list[str]:
     """The commands that decide on a candidate, and where its evidence is."""
     page = "evidence.html" if desk.models.read_evidence(candidate.verdict, "evidence.html") else "verdict.md"
     lines = ["", f"evidence: {desk.models.evidence(candidate.verdict)}/{page}"]
     if candidate.status in ("pending", "approved"):
-        lines.append(f"approve:  {candidate.command}")
+        lines.append(f"approve:  {candidate.command}{place}")
     if candidate.status == "stale":
-        lines.append(f"measure it again: rankline evaluate --candidate {candidate.model_id}")
+        lines.append(f"measure it again: rankline evaluate --candidate {candidate.model_id}{place}")
     if candidate.status in ("pending", "approved", "stale"):
         digest = candidate.verdict[:12]
-        lines.append(f'reject:   rankline review reject {candidate.model_id} --evidence {digest} --reason "…"')
+        lines.append(f'reject:   rankline review reject {candidate.model_id} --evidence {digest}{place} --reason "…"')
     return lines
 
 

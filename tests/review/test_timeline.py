@@ -81,3 +81,11 @@ def test_the_models_that_a_model_was_started_from(tmp_path):
     traced = lineage(models, ids[2])
     assert traced.parents == (ids[1], ids[0])
     assert (traced.run_id, traced.recipe, traced.code_digest) == ("c", "smoke", "c")
+
+
+def test_a_rollback_is_an_event_of_the_model_that_it_ended_too(reviewed):
+    first, second = reviewed.champion("a"), reviewed.champion("aa")
+    event = reviewed.desk.roll_back("", who="rita", why="complaints")
+    for model in (first, second):
+        last = lineage(reviewed.models, model).events[-1]
+        assert (last.n, last.kind, last.before, last.after) == (event.n, "rolled_back", second, first)

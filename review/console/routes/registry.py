@@ -18,7 +18,7 @@ from review.console.rendering import STATIC
 from review.console.routes.candidates import ModelId, PageNumber
 from review.console.snapshots import Snapshot
 from review.console.visit import Viewer, Visit, console_of
-from review.timeline import Serving, lineage, serving_at
+from review.timeline import Serving, events_of, lineage, serving_at
 
 router = APIRouter()
 
@@ -113,7 +113,7 @@ def model_page(visit: Viewer, model: ModelId, page: PageNumber = 1) -> Response:
         origin, problem = lineage(visit.console.desk.models, model_id), ""
     except RegistryError as error:  # it was removed: its events are still there
         origin, problem = None, f"{error.message}: {error.found}"
-    own = page_of([event for event in reversed(visit.snapshot.history) if event.model_id == model_id], page)
+    own = page_of(events_of(visit.snapshot.history, model_id)[::-1], page)
     events = own.showing(visit.snapshot.entries(own.rows))
     return visit.page(
         "model.html", model_id=model_id, lineage=origin, problem=problem, events=events,

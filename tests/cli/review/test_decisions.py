@@ -47,17 +47,23 @@ def test_a_candidate_is_shown_with_the_commands_that_decide_on_it(reviewed: Revi
     assert header.split()[:3] == ["model", "status", "recipe"]
     assert row.split()[:3] == [waiting.model_id, "pending", "smoke"]
     shown = printed("review", "show", waiting.model_id[:6], "-w", reviewed.workspace)
-    for words in (waiting.command, champion, "ann@laptop", "four eyes", "rankline review reject", "verdict.md"):
+    place = f" -w {reviewed.workspace}"
+    assert shown.count(place) == 2
+    for words in (waiting.command + place, champion, "ann@laptop", "four eyes", "rankline review reject", "verdict.md"):
         assert words in shown
     payload = as_json("review", "show", waiting.model_id, "-w", reviewed.workspace)
     assert isinstance(payload, dict)
-    assert (payload["approve"], payload["status"], payload["champion"]) == (waiting.command, "pending", champion)
+    assert (payload["approve"], payload["status"], payload["champion"]) == (
+        waiting.command + place,
+        "pending",
+        champion,
+    )
     assert payload["policy"]["four_eyes"] is True
     assert {check["status"] for check in payload["checks"]} == {"pass"}
     assert Path(payload["evidence"]["verdict"], "verdict.json").is_file()
     reviewed.champion("cc")
     stale = printed("review", "show", waiting.model_id, "-w", reviewed.workspace)
-    assert f"rankline evaluate --candidate {waiting.model_id}" in stale
+    assert f"rankline evaluate --candidate {waiting.model_id}{place}" in stale
     assert "review approve" not in stale
 
 

@@ -156,7 +156,7 @@ def test_evidence_that_cannot_be_read_is_not_offered_for_approval(
     chosen = candidate()
     rob, path = behind_proxy.client(kubeflow_userid="rob"), f"/candidates/{chosen.model_id}"
     assert f"{path}/approve" in rob.get(path).text
-    folder = Path(world.models.evidence(chosen.verdict))
+    folder = Path(world.models.evidence(chosen.digests["verdict"]))
     folder.rename(folder.with_name("gone"))
     try:
         page = rob.get(path).text
