@@ -49,7 +49,14 @@ def test_a_candidate_is_shown_with_the_commands_that_decide_on_it(reviewed: Revi
     shown = printed("review", "show", waiting.model_id[:6], "-w", reviewed.workspace)
     place = f" -w {reviewed.workspace}"
     assert shown.count(place) == 2
-    for words in (waiting.command + place, champion, "ann@laptop", "four eyes", "rankline review reject", "verdict.md"):
+    for words in (
+        waiting.command + place,
+        champion,
+        "ann@laptop",
+        "four eyes",
+        "rankline review reject",
+        "evidence.html",
+    ):
         assert words in shown
     payload = as_json("review", "show", waiting.model_id, "-w", reviewed.workspace)
     assert isinstance(payload, dict)
