@@ -452,7 +452,8 @@ def test_the_evidence_of_a_candidate(reviewed):
     waiting = reviewed.candidate("b")
     evidence = reviewed.desk.evidence(waiting)
     assert (evidence.report.model_id, evidence.verdict.outcome) == (waiting.model_id, "pending")
-    assert evidence.page is not None and evidence.page.startswith(b"<!doctype html>")
+    assert evidence.page is not None
+    assert evidence.page.startswith(b"<!doctype html>")
     assert waiting.model_id in (evidence.card or "")
     path = Path(reviewed.models.evidence(waiting.evaluation)) / "report.json"
     path.write_text(json.dumps({"of": "another version"}))
