@@ -100,12 +100,12 @@ def decide(
     """
     progress.phase("verdict")
     candidate = open_bundle(bundle)
-    models = ModelRegistry(repository)
+    report, models = _read_report_of(candidate, evaluation), ModelRegistry(repository)
     champion_id, history, evidence = models.champion(), models.history(), read_evidence(evaluation)
     measured = stored_run_measures(models, history, candidate.model_id, evaluation, run_id=run_id) or run_measures(
         candidate.manifest, checks=checks, ledger_folder=ledger_folder, prices=prices
     )
-    report = _read_report_of(candidate, evaluation).model_copy(update={"run_measures": measured})
+    report = report.model_copy(update={"run_measures": measured})
     policy = _policy(config, history, candidate.model_id)
     state = _state_of_nights(history, champion_id, report, evidence, metric=policy.primary)
     decided = decision.decide(
