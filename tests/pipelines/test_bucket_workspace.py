@@ -28,7 +28,6 @@ from tests.conftest import SmokeRun
 from tests.pipelines import golden
 from tests.pipelines.pods import WORKSPACE, Pods
 
-
 # what a pod leaves in Kubeflow's own bucket: references, and what its page of a run shows
 SHOWN = {references.FILE, "files.json", "verdict.json", "verdict.md", "evidence.html", "MODEL_CARD.md", "page"}
 
