@@ -36,6 +36,7 @@ from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.pod import compare_again
 from rankline.registry.anchor import anchor, warning
+from rankline.registry.event_text import one_line
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import ANCHORED, Event, Kind, approval_command
 from rankline.runtime.bucket_workspace import BucketWorkspace
@@ -423,7 +424,7 @@ def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Eve
         draft.kind,
         draft.model_id,
         who=ACTOR,
-        why=draft.why,
+        why=one_line(draft.why),  # it may hold names of the data
         run_id=run_id,
         digests=draft.digests,
         details=draft.details or {},
