@@ -226,6 +226,11 @@ def test_a_script_is_no_second_pair_of_eyes(behind_proxy: RunningConsole, world:
         (b"\xff\xfe=1", "application/x-www-form-urlencoded", 400),
         (b"{", "application/json", 400),
         (b'{"reason": 1}', "application/json", 400),
+        (b"[" * 30_000, "application/json", 400),
+        (b'{"a":' * 6_000, "application/json", 400),
+        (b'{"reason": "a \\ud800 b"}', "application/json", 400),
+        (b'{"token": "\\udfff"}', "application/json", 400),
+        (b"reason=%ED%A0%80", "application/x-www-form-urlencoded", 400),
         (b"a=1", "text/plain", 400),
         (b"a=1", "multipart/form-data; boundary=x", 400),
     ],
@@ -237,6 +242,33 @@ def test_a_body_that_is_no_small_form_is_refused(
     page = rob.post(f"/candidates/{world.waiting}/reject", content=content, headers={"content-type": kind})
     assert page.status_code == status
     assert "Traceback" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 401), ({"kubeflow_userid": "vera"}, 403), ({"kubeflow_userid": "rob", "host": "x"}, 403)],
+)
+def test_a_body_is_not_read_of_somebody_who_may_not_send_it(
+    behind_proxy: RunningConsole, world: World, headers: dict[str, str], status: int
+) -> None:
+    client = behind_proxy.client(**headers)
+    for body in (b"[" * 30_000, b"x" * 40_000):
+        page = client.post(
+            f"/candidates/{world.waiting}/reject", content=body, headers={"content-type": "application/json"}
+        )
+        assert page.status_code == status
+
+
+def test_damaged_and_missing_evidence_are_conflicts(
+    behind_proxy: RunningConsole, world: World, candidate: Candidates
+) -> None:
+    event, rob = candidate(), behind_proxy.client(kubeflow_userid="rob")
+    report = Path(world.models.evidence(event.digests["evaluation"])) / "report.json"
+    for damage in (lambda: report.write_text("{"), report.unlink):
+        damage()
+        page = rob.get(f"/candidates/{event.model_id}/evidence")
+        assert page.status_code == 409
+        assert rob.get(f"/candidates/{event.model_id}").status_code == 200, "with the problem on it"
 
 
 def test_a_get_changes_nothing(behind_proxy: RunningConsole, world: World) -> None:
