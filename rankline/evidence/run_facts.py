@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rankline.io.files import read_json_object
+from rankline.io.secret_queries import mask_secrets
 from rankline.io.sources.settings import mask_passwords
 from rankline.runtime import ledger
 
@@ -121,7 +122,7 @@ def _curves(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, Curve]]:
 def _settings(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, str]]:
     for step, entry in entries.items():
         for name, value in _leaves(entry.settings):
-            yield f"{step}.{name}", mask_passwords(json.dumps(value, ensure_ascii=False))
+            yield f"{step}.{name}", mask_secrets(mask_passwords(json.dumps(value, ensure_ascii=False)))
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -32,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
         "event_time": {"first": "2023", "last": "2024"},
     }  # fmt: skip
     entry(run, "ingest", result=ingest, core_s=2.5, settings={"source": "postgresql://u:secret@h/d", "files": {"a": 1}})
+    entry(run, "features", settings={"url": "https://h/d?sig=secret", "headers": '{"Authorization": "Bearer secret"}'})
     changes = {"items_rows_change": -0.1, "click_drift": 0.2}
     entry(run, "validate", result={"rows": {"items": 6}, "changes": changes, "warnings": ["w"]}, core_s=1.0)
     entry(run, "decide", status="running", finished=None)
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_ledger_says_what_a_run_took_and_read(folder: Path) -> None:
     run = known(folder)
-    assert ([each.step for each in run.steps], run.core_s) == (["ingest", "validate"], 3.5)
+    assert ([each.step for each in run.steps], run.core_s) == (["ingest", "features", "validate"], 3.5)
     assert run.data is not None
     assert (run.data.rows, run.data.rejected) == ({"items": 6}, {"items": 3})
     assert run.data.changes == {"items_rows_change": -0.1, "click_drift": 0.2}

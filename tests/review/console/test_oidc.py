@@ -136,15 +136,15 @@ def test_an_address_that_the_issuer_does_not_vouch_for_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("claim", "is_accepted"), [({}, True), ({"email_verified": True}, True), ({"email_verified": False}, False)]
+    ("sent", "is_accepted"), [({}, True), ({"email_verified": True}, True), ({"email_verified": False}, False)]
 )
 def test_an_issuer_that_does_not_verify_addresses_can_be_trusted(
-    roles: Path, issuer: Issuer, world: World, claim: dict[str, Any], is_accepted: bool
+    roles: Path, issuer: Issuer, world: World, sent: dict[str, Any], is_accepted: bool
 ) -> None:
     """The option accepts an absent claim alone."""
     oidc = OidcSettings(issuer=issuer.url, client_id=CLIENT, client_secret=SECRET, unverified_email=True)
     app = create_app(Desk(world.models, world.workspace), ConsoleSettings(auth="oidc", roles=roles, oidc=oidc))
-    issuer.honest(email="ada", **claim)
+    issuer.honest(email="ada", **sent)
     with TestClient(app, base_url="http://127.0.0.1:8010", follow_redirects=False) as client:
         location = client.get("/sign-in").headers["location"]
         back = httpx.get(location).headers["location"]
