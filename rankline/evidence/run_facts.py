@@ -45,7 +45,7 @@ class DataFacts:
     warnings: tuple[str, ...]
     first: str
     last: str
-    compared: bool
+    compared: bool | None  # None: validate was reused or did not say, so an earlier good run may exist by now
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,15 @@ def _data(entries: Mapping[str, ledger.Entry]) -> DataFacts | None:
         warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
         first=str(time.get("first") or ""),
         last=str(time.get("last") or ""),
-        compared=bool(validate.get("compared_with_previous")),
+        compared=_compared(entries),
     )
+
+
+def _compared(entries: Mapping[str, ledger.Entry]) -> bool | None:
+    """Whether the data was compared with the last good run's; None where nothing says it of this run."""
+    entry = entries.get("validate")
+    value = entry.result.get("compared_with_previous") if entry else None
+    return value if value is True or (value is False and entry and entry.status != "reused") else None
 
 
 def _curves(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, Curve]]:

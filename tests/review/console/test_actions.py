@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +164,8 @@ def test_stale_evidence_is_a_conflict_that_says_what_changed(
     assert f"since event {event.n}" in page.text
     assert f"rankline evaluate --candidate {model[:12]}" in page.text
     assert f"{path}/approve" not in page.text, "what would be refused is not offered"
+    for text in (page.text, rob.get("/").text):
+        assert not re.search(r"at \d{4}-\d\d-\d\dT", text), "every time is written in one way"
     assert send(rob, path, f"{path}/reject", rejection=REASON).status_code == 303
 
 
@@ -268,7 +271,28 @@ def test_damaged_and_missing_evidence_are_conflicts(
         damage()
         page = rob.get(f"/candidates/{event.model_id}/evidence")
         assert page.status_code == 409
-        assert rob.get(f"/candidates/{event.model_id}").status_code == 200, "with the problem on it"
+        page = rob.get(f"/candidates/{event.model_id}")
+        assert page.status_code == 200
+        assert "The evidence cannot be read." in page.text
+        assert "/approve" not in page.text
+
+
+def test_the_emergency_is_not_offered_where_an_approval_is_enough(
+    behind_proxy: RunningConsole, candidate: Candidates
+) -> None:
+    ada = behind_proxy.client(kubeflow_userid="ada")
+    page = ada.get(f"/candidates/{candidate().model_id}").text
+    assert "/approve" in page
+    assert "break-glass" not in page
+    assert "No gate has passed this model" in ada.get(f"/candidates/{candidate('rejected').model_id}").text
+
+
+def test_the_emergency_says_what_is_so_where_all_gates_are_met(
+    behind_proxy: RunningConsole, candidate: Candidates
+) -> None:
+    page = behind_proxy.client(kubeflow_userid="ada").get(f"/candidates/{candidate(four_eyes=True).model_id}").text
+    assert "break-glass" in page
+    assert "No gate has passed this model" not in page
 
 
 def test_a_get_changes_nothing(behind_proxy: RunningConsole, world: World) -> None:
