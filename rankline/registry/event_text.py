@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
 from rankline.errors import UsageError
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_SPACES = frozenset("\t\n\r")
+# control characters, line and paragraph separators, marks that reorder text, halves of surrogate pairs
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_REFUSED = re.compile(rf"(?![\t\n\r]){_CONTROL.pattern}")
 
 
 def one_line(text: str) -> str:
     """The text with spaces in place of line breaks and of what terminals and browsers obey instead of showing it."""
-    return "".join(" " if _is_control(each) else each for each in text)
+    return _CONTROL.sub(" ", text)
 
 
 def refuse_control_characters(field: str, text: str) -> None:
@@ -21,15 +22,10 @@ def refuse_control_characters(field: str, text: str) -> None:
     Raises:
         UsageError: it has a control character, a mark that reorders text, or half of a surrogate pair.
     """
-    wrong = next((each for each in text if _is_control(each) and each not in _SPACES), None)
-    if wrong is not None:
+    if wrong := _REFUSED.search(text):
         raise UsageError(
             f"{field} has a character that cannot be shown",
             expected="text without control characters and marks that reorder it",
-            found=f"U+{ord(wrong):04X}",
+            found=f"U+{ord(wrong[0]):04X}",
             hint="type the text instead of pasting it",
         )
-
-
-def _is_control(character: str) -> bool:
-    return character in _BIDI or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
