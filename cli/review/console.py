@@ -60,6 +60,9 @@ def serve(
     user_claim: Annotated[str, typer.Option(help="oidc: claim that names the user.")] = "email",
     groups_claim: Annotated[str, typer.Option(help="oidc: claim with the groups.")] = "groups",
     scope: Annotated[str, typer.Option(help="oidc: scopes to ask for.")] = "openid email profile",
+    unverified_email: Annotated[
+        bool, typer.Option("--unverified-email", help="oidc: accept addresses of an issuer without email_verified.")
+    ] = False,
     session_hours: Annotated[float, typer.Option(min=0.01, max=168, help="oidc: hours that a session lasts.")] = 8.0,
     ready_file: Annotated[
         Path | None, typer.Option(help="Write {url, pid} to this file once requests are answered.")
@@ -84,6 +87,7 @@ def serve(
             oidc=OidcSettings(
                 issuer=issuer, client_id=client_id, client_secret=os.environ.get(secret_variable, ""),
                 user_claim=user_claim, groups_claim=groups_claim, scope=scope,
+                unverified_email=unverified_email,
             ),
         ),
     )  # fmt: skip

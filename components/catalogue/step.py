@@ -21,6 +21,7 @@ from components.catalogue.rejected import RejectedItems, join_names
 from rankline.io.files import write_json
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
+from rankline.registry.event_text import one_line
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
@@ -175,7 +176,7 @@ def publish(
         checked["model_id"],
         models.add_catalogue(checked["model_id"], revision / CATALOGUE_FOLDER),
         who=ACTOR,
-        why=checked["sentence"],
+        why=one_line(checked["sentence"]),
         run_id=run_id,
         details={"counts": checked["counts"], "checks": {check["name"]: check["value"] for check in checked["checks"]}},
         expected_champion=checked["model_id"],

@@ -37,6 +37,7 @@ from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.pod import compare_again
 from rankline.registry.anchor import anchor, warning
+from rankline.registry.event_text import one_line
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import (
     ANCHORED,
@@ -476,7 +477,7 @@ def _append(
         draft.kind,
         draft.model_id,
         who=ACTOR,
-        why=draft.why,
+        why=one_line(draft.why),  # it may hold names of the data
         run_id=run_id,
         digests=draft.digests,
         details=draft.details or {},

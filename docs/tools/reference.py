@@ -56,8 +56,8 @@ ENVIRONMENT = {
     "RANKLINE_OIDC_SECRET": "The console's client secret at the OpenID Connect issuer, for `review serve --auth oidc`.",
     "RANKLINE_REPOSITORY": "Model registry, instead of `--repository`.",
     "RANKLINE_REVIEW_KEY": (
-        "The key that signs the console's sessions; by default a new one at each start. `openssl rand -hex 32` makes "
-        "one."
+        "The key that signs the console's sessions; by default a new one at each start. At least 32 "
+        "bytes: `openssl rand -hex 32` makes one."
     ),
     "RANKLINE_RUN_DIR": "Folder of the run's ledger; the runner sets it for its steps.",
     "RANKLINE_THREADS": "Threads that a step has chosen for itself and its child processes; set by the step.",

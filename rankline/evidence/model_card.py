@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rankline.evaluation.report import CANDIDATE, CHAMPION, Estimate
 from rankline.evidence.page import OUTCOMES
+from rankline.evidence.run_facts import RunFacts
 from rankline.evidence.subject import Subject
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -45,7 +46,7 @@ def _data(subject: Subject) -> Iterator[str]:
     manifest, report, run = subject.manifest, subject.report, subject.run
     yield "## Data"
     yield ""
-    yield f"- Test requests: {report.requests}, later than everything it learned from"
+    yield f"- Test requests: {report.requests}, {_held_out(run)}"
     if (data := run.data if run else None) is not None:
         yield "- Rows: " + ", ".join(f"{count} {_text(name)}" for name, count in data.rows.items())
         if data.first and data.last:
@@ -61,6 +62,15 @@ def _data(subject: Subject) -> Iterator[str]:
         _text(manifest.data_end) or "an unknown time"
     )
     yield f"- Digest: {_code(manifest.data_digest)}"
+
+
+def _held_out(run: RunFacts | None) -> str:
+    """What is known of the test requests' times, by the split."""
+    if run is None:
+        return "held out from the training"
+    if run.settings.get("featurize.split") == '"time_cut"':
+        return "all later than every training event"
+    return "each later than its own user's history; the training events of other users may be later"
 
 
 def _model(subject: Subject) -> Iterator[str]:

@@ -18,6 +18,7 @@ OUTCOMES = {
     "insufficient_data": "Insufficient data",
     "already_serving": "Serves already",
 }
+_TIME = "%Y-%m-%d %H:%M UTC"
 _ORDER = {"fail": 0, "insufficient data": 1, "pass": 2}
 
 
@@ -34,7 +35,7 @@ def evidence_page(subject: Subject) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": _number, "signed": _signed, "bytes": _bytes, "percent": _percent, "time": _time,
+        "number": _number, "signed": _signed, "bytes": _bytes, "percent": _percent, "time": _time, "date": _date,
         "system": plots.system_name, "variable": plots.variable, "plain": _plain,
     }  # fmt: skip
     page = environment.get_template(TEMPLATE).render(
@@ -145,9 +146,19 @@ def _bytes(value: int | None) -> str:
 
 def _time(value: float) -> str:
     try:
-        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
+        return datetime.fromtimestamp(value, UTC).strftime(_TIME)
     except (ValueError, OverflowError, OSError):
         return "at an unknown time"
+
+
+def _date(value: str) -> str:
+    """An ISO time as the page writes times; a date, or another text of the data, as it is."""
+    try:
+        at = datetime.fromisoformat(value)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return at.astimezone(UTC).strftime(_TIME) if "T" in value else value
+    except (ValueError, OverflowError):
+        return value
 
 
 def _plain(value: Any) -> str:

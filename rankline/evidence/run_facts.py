@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rankline.io.files import read_json_object
+from rankline.io.secret_queries import mask_secrets
 from rankline.io.sources.settings import mask_passwords
 from rankline.runtime import ledger
 
@@ -44,7 +45,7 @@ class DataFacts:
     warnings: tuple[str, ...]
     first: str
     last: str
-    compared: bool
+    compared: bool | None  # None: validate was reused or did not say, so an earlier good run may exist by now
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,15 @@ def _data(entries: Mapping[str, ledger.Entry]) -> DataFacts | None:
         warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
         first=str(time.get("first") or ""),
         last=str(time.get("last") or ""),
-        compared=bool(validate.get("compared_with_previous")),
+        compared=_compared(entries),
     )
+
+
+def _compared(entries: Mapping[str, ledger.Entry]) -> bool | None:
+    """Whether the data was compared with the last good run's; None where nothing says it of this run."""
+    entry = entries.get("validate")
+    value = entry.result.get("compared_with_previous") if entry else None
+    return value if value is True or (value is False and entry and entry.status != "reused") else None
 
 
 def _curves(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, Curve]]:
@@ -121,7 +129,7 @@ def _curves(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, Curve]]:
 def _settings(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, str]]:
     for step, entry in entries.items():
         for name, value in _leaves(entry.settings):
-            yield f"{step}.{name}", mask_passwords(json.dumps(value, ensure_ascii=False))
+            yield f"{step}.{name}", mask_secrets(mask_passwords(json.dumps(value, ensure_ascii=False)))
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -73,6 +73,13 @@ class Subject:
         return next((name for name in self.systems if name not in MODELS), "")
 
     @property
+    def better_baseline(self) -> str:
+        """The strongest baseline, if it beats the candidate in the primary metric; empty if none does."""
+        name, own = self.strongest_baseline, self.report.metric(CANDIDATE, self.primary)
+        best = self.report.metric(name, self.primary) if name else None
+        return name if own is not None and best is not None and best > own else ""
+
+    @property
     def compared_systems(self) -> list[str]:
         """The systems that slices are shown for: candidate, champion, anchor, the strongest baseline."""
         shown = [name for name in (CANDIDATE, CHAMPION, ANCHOR) if name in self.report.systems]

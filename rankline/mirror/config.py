@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from pydantic import Field, field_validator
 
 from rankline.contracts import FrozenModel
+from rankline.io.secret_queries import has_password, secret_name
 
 
 class TrackingConfig(FrozenModel):
@@ -30,9 +29,10 @@ class TrackingConfig(FrozenModel):
     @field_validator("tracking_uri")
     @classmethod
     def _without_password(cls, uri: str) -> str:
-        if re.search(r"://[^/@]*:[^/@]*@", uri) or "password=" in uri:
+        if has_password(uri) or secret_name(uri):
             raise ValueError(
-                "a password is no setting: set PGPASSWORD for a database, MLFLOW_TRACKING_PASSWORD for a server"
+                "a password is no setting: set PGPASSWORD for a database, MLFLOW_TRACKING_PASSWORD or "
+                "MLFLOW_TRACKING_TOKEN for a server"
             )
         return uri
 

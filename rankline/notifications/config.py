@@ -13,6 +13,9 @@ from rankline.contracts import FrozenModel
 NoticeKind = Literal["pending", "approved", "promoted", "rejected", "rolled_back", "failed"]
 EVERY_KIND: tuple[NoticeKind, ...] = ("pending", "approved", "promoted", "rejected", "rolled_back", "failed")
 _VARIABLE = r"^([A-Za-z_][A-Za-z0-9_]*)?$"
+_SECRET_HOSTS = (
+    "hooks.slack.com", "hooks.slack-gov.com", ".webhook.office.com", ".logic.azure.com", ".powerplatform.com",
+)  # fmt: skip
 _EVENTS = "Events to send: pending, approved, promoted, rejected, rolled_back; and failed, for failed runs."
 
 
@@ -23,6 +26,12 @@ def is_address(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and url.isprintable()
     except ValueError:
         return False
+
+
+def _is_secret_address(url: str) -> bool:
+    """Whether the address alone lets its reader post: those of the chat services do."""
+    host = (urllib.parse.urlsplit(url).hostname or "").rstrip(".")
+    return host.endswith(_SECRET_HOSTS)
 
 
 class Webhook(FrozenModel):
@@ -47,8 +56,8 @@ class Webhook(FrozenModel):
             raise ValueError("an address with a user or a query may hold a secret: name a variable in url_variable")
         if bool(self.url) == bool(self.url_variable):
             raise ValueError("a webhook has either a url or a url_variable")
-        if self.format != "json" and self.url:
-            raise ValueError(f"whoever knows an address of {self.format} can post there: name it in url_variable")
+        if self.url and (self.format != "json" or _is_secret_address(self.url)):
+            raise ValueError("whoever knows an address of Slack or Teams can post there: name it in url_variable")
         return self
 
 

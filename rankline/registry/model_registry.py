@@ -26,6 +26,7 @@ from rankline.registry import registry_state, removal
 from rankline.registry.bundle_store import bundle_digests
 from rankline.registry.catalogue_store import CatalogueStore
 from rankline.registry.event_log import EventDraft, EventFields
+from rankline.registry.event_text import refuse_control_characters
 from rankline.registry.registry_state import HIDING, PROMOTING, PUBLISHING, SHOWING, TAKEDOWNS, Event, Kind
 
 
@@ -52,8 +53,10 @@ class ModelRegistry(CatalogueStore):
             StaleEvidence: another model or catalogue serves now.
             IntegrityError: a model or catalogue that would serve differs from what was registered.
             RegistryError: a model or catalogue that would serve is not in the registry, or it cannot be written.
-            UsageError: the event hides or shows items and names none.
+            UsageError: the event hides or shows items and names none, or `who` or `why` has control characters.
         """
+        refuse_control_characters("who", fields["who"])
+        refuse_control_characters("why", fields["why"])
         digests = dict(digests or {})
         with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
             digests |= self._verified_digests(kind, model_id, digests, Path(scratch))

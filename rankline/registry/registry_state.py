@@ -7,12 +7,13 @@ agree with it, so that a reader need not read all events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rankline.contracts import FrozenModel
 from rankline.io import digest
+from rankline.registry.event_text import one_line
 
 Kind = Literal[
     "registered",
@@ -45,6 +46,9 @@ ANCHORED: Final = "anchored"
 CONFIRMED: Final = "confirmed"
 
 
+OneLine = Annotated[str, AfterValidator(one_line)]  # earlier versions stored any text
+
+
 class Event(FrozenModel):
     """An event of a model or of items; immutable once written."""
 
@@ -52,8 +56,8 @@ class Event(FrozenModel):
     kind: Kind
     model_id: str = Field(description="empty for an event about items")
     at: str = Field(description="ISO time, UTC")
-    who: str
-    why: str
+    who: OneLine
+    why: OneLine
     run_id: str = ""
     digests: dict[str, str] = Field(default={}, description="digests of its manifest, evidence, verdict…")
     details: dict[str, Any] = Field(default={}, description="the numbers behind the decision")

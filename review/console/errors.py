@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rankline.errors import (
+    IntegrityError,
     NotPermitted,
     RanklineError,
     RegistryError,
@@ -67,6 +68,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[RanklineError], int], ...] = (
     (StorageError, 503),
     (ServerError, 502),
     (RegistryError, 409),
+    (IntegrityError, 409),
 )
 
 

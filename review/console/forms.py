@@ -32,11 +32,12 @@ async def read_form(request: Request) -> dict[str, str]:
             fields = json.loads(body)
             if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
                 raise ValueError("it has values that are no strings")
+            "".join([*fields, *fields.values()]).encode()  # half of a surrogate pair is no text
             return fields
         if kind == "application/x-www-form-urlencoded" or not body:
             pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
             return dict(pairs)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConsoleError("the form cannot be read", expected="its fields", found=str(error)[:200]) from error
     raise ConsoleError(
         "this is no form",

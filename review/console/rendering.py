@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+_ISO_TIME = re.compile(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 STATIC = Path(__file__).parent / "static"
 
 
@@ -25,7 +27,7 @@ class Pages:
             lstrip_blocks=True,
         )  # fmt: skip
         self._templates.globals.update(link=self.link)
-        self._templates.filters.update(when=when, short=short, number=number, words=words, percent=percent)
+        self._templates.filters.update(when=when, short=short, dated=dated, number=number, words=words, percent=percent)
 
     def link(self, path: str, **query: Any) -> str:
         """The address of a page; parts of the query that are empty are left out."""
@@ -45,6 +47,11 @@ def when(at: str) -> Markup:
         return Markup.escape(at)
     parsed = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M:%S} UTC</time>').format(parsed.isoformat(), parsed)
+
+
+def dated(text: str) -> str:
+    """A sentence whose ISO times in UTC are written as `when` writes them."""
+    return _ISO_TIME.sub(r"\1 \2 UTC", text)
 
 
 def short(identifier: str) -> str:

@@ -14,6 +14,7 @@ from rankline.errors import UsageError
 Auth = Literal["none", "proxy", "oidc"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MIN_KEY_BYTES = 32
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -37,6 +38,7 @@ class OidcSettings:
     user_claim: str = "email"
     groups_claim: str = "groups"
     scope: str = "openid email profile"
+    unverified_email: bool = False  # the issuer sends no email_verified, and lets nobody choose an address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,13 @@ def checked(settings: ConsoleSettings) -> ConsoleSettings:
     """
     if settings.url and (settings.opened_at.scheme not in ("http", "https") or not settings.opened_at.hostname):
         raise UsageError("--url is not an address", expected="https://HOST or https://HOST/PATH", found=settings.url)
+    if settings.session_key and len(settings.session_key.encode()) < MIN_KEY_BYTES:
+        raise UsageError(
+            "the key that signs sessions can be guessed",
+            expected=f"RANKLINE_REVIEW_KEY of at least {MIN_KEY_BYTES} bytes",
+            found=f"{len(settings.session_key.encode())} bytes",
+            hint="`openssl rand -hex 32` makes one",
+        )
     if settings.auth == "none":
         _refuse_strangers(settings)
         return settings

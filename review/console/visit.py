@@ -92,26 +92,39 @@ def console_of(request: Request) -> Console:
     return console
 
 
+def identity_of(request: Request) -> Identity:
+    """Who sends a request."""
+    return console_of(request).access.identity(request)
+
+
+def _visit_as(role: Role, request: Request) -> Visit:
+    """A request of somebody who has this role."""
+    console, identity = console_of(request), identity_of(request)
+    console.access.require(identity, role)
+    return Visit(request, console, identity)
+
+
 def _viewer(request: Request) -> Visit:
     """Somebody who may read."""
-    console = console_of(request)
-    identity = console.access.identity(request)
-    console.access.require(identity, "viewer")
-    return Visit(request, console, identity)
+    return _visit_as("viewer", request)
 
 
 def _actor(role: Role) -> Any:
     """Somebody who may act, with a form of their own session; a script's token needs none."""
 
-    def visit(request: Request, form: Annotated[dict[str, str], Depends(read_form)]) -> Visit:
-        console = console_of(request)
-        identity = console.access.identity(request)
-        if not identity.is_script:
-            console.access.sessions.check_form(request, identity, form.get("token", ""))
-        console.access.require(identity, role)
-        return Visit(request, console, identity, form)
+    def permitted(request: Request) -> Visit:
+        return _visit_as(role, request)
 
-    return Depends(visit)
+    permission, body = Depends(permitted), Depends(read_form)
+
+    # in this order: nothing reads the body of a request that nobody may send
+    def with_form(visit: Visit = permission, form: dict[str, str] = body) -> Visit:
+        if not visit.identity.is_script:
+            visit.console.access.sessions.check_form(visit.request, visit.identity, form.get("token", ""))
+        visit.form = form
+        return visit
+
+    return Depends(with_form)
 
 
 Viewer = Annotated[Visit, Depends(_viewer)]

@@ -54,7 +54,7 @@ def break_glass(visit: Operator, model: ModelId) -> Response:
         why = reason_of(visit.form, "emergency")
         if visit.form.get("confirm") != "yes":
             raise InvalidForm(
-                "Confirm that no gate has passed this model", field="confirm", expected="confirm=yes", found="nothing"
+                "Confirm that this model has to serve at once", field="confirm", expected="confirm=yes", found="nothing"
             )
         _refuse_changed_champion(visit)
         return desk.break_glass(chosen.model_id, who=visit.identity.name, why=why)

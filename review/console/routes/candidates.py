@@ -94,7 +94,7 @@ def candidate_page(
         status=status_of(error) if error else 200,
         candidate=chosen,
         verdict=evidence.verdict if evidence else None,
-        metrics=metric_rows(evidence.report) if evidence else [],
+        metrics=metric_rows(evidence.report, evidence.verdict.policy.primary) if evidence else [],
         problem=problem,
         has_page=bool(evidence and evidence.page),
         card=evidence.card if evidence else None,
@@ -133,24 +133,18 @@ def eyes_note(chosen: Candidate, evidence: Evidence | None, user: str) -> str:
     return f"{approvals[0].who} approved this candidate; your approval is the second and promotes it."
 
 
-def metric_rows(report: Report) -> list[dict[str, Any]]:
-    """A row for each metric of the candidate, with the champion's, the anchor's and the best baseline's."""
+def metric_rows(report: Report, primary: str) -> list[dict[str, Any]]:
+    """A row for each metric of the candidate, the primary one first; beside it champion, anchor and the best other."""
     candidate_scores = report.systems.get(CANDIDATE)
     if candidate_scores is None:
         return []
     named = [system for system in (CANDIDATE, CHAMPION, ANCHOR) if system in report.systems]
-    baselines = [system for system in report.systems if system not in named]
-    rows = []
-    for metric in candidate_scores.metrics:
-        best = max(baselines, key=lambda system: report.metric(system, metric) or 0.0, default="")
-        columns = [*named, best] if best else named
-        rows.append(
-            {
-                "metric": metric,
-                "systems": [(system, report.systems[system].metrics.get(metric)) for system in columns],
-            }
-        )
-    return rows
+    others = [system for system in report.systems if system not in named]
+    columns = named + sorted(others, key=lambda system: -(report.metric(system, primary) or 0.0))[:1]
+    return [
+        {"metric": metric, "systems": [(system, report.systems[system].metrics.get(metric)) for system in columns]}
+        for metric in sorted(candidate_scores.metrics, key=lambda name: name != primary)
+    ]
 
 
 def _event_of(snapshot: Snapshot, n: int, model_id: str) -> Any:

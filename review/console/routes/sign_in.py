@@ -10,7 +10,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from review.console.forms import read_form
 from review.console.settings import ConsoleSettings
-from review.console.visit import console_of
+from review.console.signin.identity import Identity
+from review.console.visit import console_of, identity_of
 
 _NEXT = "next"
 CALLBACK = "/sign-in/callback"
@@ -42,10 +43,13 @@ def router(settings: ConsoleSettings) -> APIRouter:
         return RedirectResponse(console.settings.base_path + target, status_code=303)
 
     @routes.post("/sign-out")
-    def sign_out(request: Request, form: Annotated[dict[str, str], Depends(read_form)]) -> Response:
+    def sign_out(
+        request: Request,
+        identity: Annotated[Identity, Depends(identity_of)],
+        form: Annotated[dict[str, str], Depends(read_form)],
+    ) -> Response:
         """End the session."""
         console = console_of(request)
-        identity = console.access.identity(request)
         console.access.sessions.check_form(request, identity, form.get("token", ""))
         console.access.sessions.end(request)
         return RedirectResponse(console.pages.link("/signed-out"), status_code=303)

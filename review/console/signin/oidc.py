@@ -60,10 +60,21 @@ class OidcClient:
                 found=", ".join(sorted(userinfo)),
                 hint="--user-claim names another, --scope asks for more",
             )
-        if settings.user_claim == "email" and userinfo.get("email_verified") is False:
-            raise Forbidden("your address is not verified", expected="a verified address", found=name)
+        if settings.user_claim == "email":
+            self._require_verified(name, userinfo.get("email_verified"))
         groups = userinfo.get(settings.groups_claim, [])
         return name.strip(), tuple(str(group) for group in groups) if isinstance(groups, list) else ()
+
+    def _require_verified(self, address: str, verified: object) -> None:
+        """Refuse an address that anybody could have written into their profile; some issuers send "true" as a text."""
+        is_absent = verified is None and self._settings.unverified_email
+        if verified is not True and verified != "true" and not is_absent:
+            raise Forbidden(
+                "your address is not verified",
+                expected=f"email_verified is true for {address}",
+                found="the issuer does not say" if verified is None else f"email_verified is {verified!r}"[:100],
+                hint="--user-claim names another claim; --unverified-email is for an issuer that does not send it",
+            )
 
     async def _userinfo(self, request: Request) -> dict[str, Any]:
         settings = self._settings

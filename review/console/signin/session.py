@@ -44,7 +44,10 @@ class Sessions:
         request.session.update({_ID: secrets.token_urlsafe(16), _USER: user, _GROUPS: list(groups), _UNTIL: until})
 
     def end(self, request: Request) -> None:
-        """End the session: its cookie is not accepted any more, wherever a copy of it is."""
+        """End the session: this process does not accept its cookie any more, wherever a copy of it is.
+
+        Other processes with the same key accept a copy until its time is over.
+        """
         with self._lock:
             now = time.time()
             self._ended = {each: until for each, until in self._ended.items() if until > now}

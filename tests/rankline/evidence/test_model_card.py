@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 
 from rankline.evidence.model_card import model_card
-from tests.rankline.evidence.subjects import bare, full
+from tests.rankline.evidence.subjects import bare, full, run_facts
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,13 @@ def test_data_has_counts_window_and_languages(card: str) -> None:
     data = section(card, "Data")
     for line in ("Test requests: 200,", "60 items", "Items: 7", "Training events: 99", "de (2)", "from 2023-01-01 to"):
         assert line in data
+
+
+def test_the_times_of_test_requests_are_those_of_the_split(card: str) -> None:
+    assert "200, each later than its own user's history; the training events of other users may be later" in card
+    cut = dataclasses.replace(run_facts(), settings={"featurize.split": '"time_cut"'})
+    assert "200, all later than every training event" in model_card(full(run=cut))
+    assert "200, held out from the training" in model_card(full(run=None))
 
 
 def test_metrics_have_intervals_and_the_strongest_baseline(card: str) -> None:

@@ -219,6 +219,30 @@ def test_a_candidate_that_nothing_was_measured_of_makes_a_page() -> None:
     assert "not measured" in text(tree.xpath("//section[@id='serving']")[0])
 
 
+def test_a_baseline_that_beats_the_candidate_is_named_at_the_top() -> None:
+    header = text(parsed(full()).xpath("//header")[0])
+    assert "is better" not in header, "the teacher is none, and item-kNN is worse"
+    better = report(systems={"candidate": {"metrics": {"ndcg@10": {"mean": 0.1}}}, **{
+        name: {"metrics": {"ndcg@10": {"mean": mean}}} for name, mean in {"popularity": 0.15, "item_knn": 0.2}.items()
+    }})  # fmt: skip
+    header = text(parsed(full(report=better)).xpath("//header")[0])
+    assert "The baseline item-kNN is better: ndcg@10 0.200 against 0.100 of the candidate." in header
+
+
+@pytest.mark.parametrize(("compared", "shown"), [(None, False), (False, True), (True, False)])
+def test_no_earlier_run_is_said_where_it_is_known(compared: bool | None, shown: bool) -> None:
+    run = run_facts()
+    assert run.data is not None
+    run = replace(run, data=replace(run.data, compared=compared, changes={}))
+    assert ("There was no earlier good run" in evidence_page(full(run=run))) is shown
+
+
+def test_times_are_written_in_one_way(tree: Any) -> None:
+    lineage = text(tree.xpath("//section[@id='lineage']")[0])
+    assert "2024-01-01 00:00 UTC" in lineage
+    assert "+00:00" not in lineage
+
+
 def test_a_page_of_many_requests_and_slices_stays_small() -> None:
     both = full().comparisons
     assert both is not None

@@ -31,7 +31,11 @@ def folder(tmp_path: Path) -> Path:
         "rows": {"items": 9}, "rejected": {"items": {"bad": 2, "worse": 1}, "users": {}},
         "event_time": {"first": "2023", "last": "2024"},
     }  # fmt: skip
-    entry(run, "ingest", result=ingest, core_s=2.5, settings={"source": "postgresql://u:secret@h/d", "files": {"a": 1}})
+    settings = {
+        "source": "postgresql://u:secret@h/d", "files": {"a": 1}, "url": "https://h/d?sig=secret",
+        "headers": '{"Authorization": "Bearer secret"}',
+    }  # fmt: skip
+    entry(run, "ingest", result=ingest, core_s=2.5, settings=settings)
     changes = {"items_rows_change": -0.1, "click_drift": 0.2}
     entry(run, "validate", result={"rows": {"items": 6}, "changes": changes, "warnings": ["w"]}, core_s=1.0)
     entry(run, "decide", status="running", finished=None)
@@ -51,6 +55,23 @@ def test_settings_that_differ_are_named_and_passwords_are_not_shown(folder: Path
     run = known(folder)
     assert run.settings["ingest.files.a"] == "1"
     assert "secret" not in json.dumps(dict(run.settings))
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "compared"),
+    [
+        ("done", {"compared_with_previous": False}, False), ("done", {"compared_with_previous": True}, True),
+        ("reused", {"compared_with_previous": False}, None), ("reused", {"compared_with_previous": True}, True),
+        ("done", {}, None),
+    ],
+)  # fmt: skip
+def test_a_missing_comparison_is_known_of_this_runs_own_profile_alone(
+    folder: Path, status: str, result: dict[str, Any], compared: bool | None
+) -> None:
+    entry(folder, "validate", status=status, result={"rows": {"items": 6}, **result})
+    data = known(folder).data
+    assert data is not None
+    assert data.compared is compared
 
 
 def test_training_curves_are_read_where_the_outputs_still_are(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +181,8 @@ def test_stale_evidence_is_a_conflict_that_says_what_changed(
     assert f"since event {event.n}" in page.text
     assert f"rankline evaluate --candidate {model[:12]}" in page.text
     assert f"{path}/approve" not in page.text, "what would be refused is not offered"
+    for text in (page.text, rob.get("/").text):
+        assert not re.search(r"at \d{4}-\d\d-\d\dT", text), "every time is written in one way"
     assert send(rob, path, f"{path}/reject", rejection=REASON).status_code == 303
 
 
@@ -243,6 +246,11 @@ def test_a_script_is_no_second_pair_of_eyes(behind_proxy: RunningConsole, world:
         (b"\xff\xfe=1", "application/x-www-form-urlencoded", 400),
         (b"{", "application/json", 400),
         (b'{"reason": 1}', "application/json", 400),
+        (b"[" * 30_000, "application/json", 400),
+        (b'{"a":' * 6_000, "application/json", 400),
+        (b'{"reason": "a \\ud800 b"}', "application/json", 400),
+        (b'{"token": "\\udfff"}', "application/json", 400),
+        (b"reason=%ED%A0%80", "application/x-www-form-urlencoded", 400),
         (b"a=1", "text/plain", 400),
         (b"a=1", "multipart/form-data; boundary=x", 400),
     ],
@@ -254,6 +262,54 @@ def test_a_body_that_is_no_small_form_is_refused(
     page = rob.post(f"/candidates/{world.waiting}/reject", content=content, headers={"content-type": kind})
     assert page.status_code == status
     assert "Traceback" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 401), ({"kubeflow_userid": "vera"}, 403), ({"kubeflow_userid": "rob", "host": "x"}, 403)],
+)
+def test_a_body_is_not_read_of_somebody_who_may_not_send_it(
+    behind_proxy: RunningConsole, world: World, headers: dict[str, str], status: int
+) -> None:
+    client = behind_proxy.client(**headers)
+    for body in (b"[" * 30_000, b"x" * 40_000):
+        page = client.post(
+            f"/candidates/{world.waiting}/reject", content=body, headers={"content-type": "application/json"}
+        )
+        assert page.status_code == status
+
+
+def test_damaged_and_missing_evidence_are_conflicts(
+    behind_proxy: RunningConsole, world: World, candidate: Candidates
+) -> None:
+    event, rob = candidate(), behind_proxy.client(kubeflow_userid="rob")
+    report = Path(world.models.evidence(event.digests["evaluation"])) / "report.json"
+    for damage in (lambda: report.write_text("{"), report.unlink):
+        damage()
+        page = rob.get(f"/candidates/{event.model_id}/evidence")
+        assert page.status_code == 409
+        page = rob.get(f"/candidates/{event.model_id}")
+        assert page.status_code == 200
+        assert "The evidence cannot be read." in page.text
+        assert "/approve" not in page.text
+
+
+def test_the_emergency_is_not_offered_where_an_approval_is_enough(
+    behind_proxy: RunningConsole, candidate: Candidates
+) -> None:
+    ada = behind_proxy.client(kubeflow_userid="ada")
+    page = ada.get(f"/candidates/{candidate().model_id}").text
+    assert "/approve" in page
+    assert "break-glass" not in page
+    assert "No gate has passed this model" in ada.get(f"/candidates/{candidate('rejected').model_id}").text
+
+
+def test_the_emergency_says_what_is_so_where_all_gates_are_met(
+    behind_proxy: RunningConsole, candidate: Candidates
+) -> None:
+    page = behind_proxy.client(kubeflow_userid="ada").get(f"/candidates/{candidate(four_eyes=True).model_id}").text
+    assert "break-glass" in page
+    assert "No gate has passed this model" not in page
 
 
 def test_a_get_changes_nothing(behind_proxy: RunningConsole, world: World) -> None:

@@ -9,8 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
+from review.console.app import create_app
 from review.console.routes.sign_in import own_path
+from review.console.settings import ConsoleSettings, OidcSettings
+from review.desk import Desk
 from tests.review.console.issuer import CLIENT, SECRET, Issuer, running_issuer
 from tests.review.console.process import RunningConsole, form_of, running_console
 from tests.review.console.world import World
@@ -51,12 +55,12 @@ def test_a_user_signs_in_and_comes_back_to_the_page(browser: httpx.Client, world
 
 
 def test_groups_give_roles(browser: httpx.Client, issuer: Issuer) -> None:
-    issuer.honest(email="new", groups=["others", "ml-reviewers"])
+    issuer.honest(email="new", email_verified=True, groups=["others", "ml-reviewers"])
     assert "reviewer" in browser.get("/").text
 
 
 def test_a_user_without_a_role_is_signed_in_and_sees_whom_to_ask(browser: httpx.Client, issuer: Issuer) -> None:
-    issuer.honest(email="new")
+    issuer.honest(email="new", email_verified="true")
     page = browser.get("/")
     assert page.status_code == 403
     assert "ask the search team" in page.text
@@ -79,7 +83,7 @@ def test_an_id_token_that_is_not_for_this_sign_in_is_refused(
     page = browser.get("/")
     assert page.status_code == 401
     assert "the sign-in was not accepted" in page.text
-    issuer.honest(email="ada")
+    issuer.honest(email="ada", email_verified=True)
     assert browser.get("/").status_code == 200
 
 
@@ -116,7 +120,11 @@ def test_the_issuers_refusal_is_shown(browser: httpx.Client, issuer: Issuer) -> 
 
 @pytest.mark.parametrize(
     ("userinfo", "words"),
-    [({"email": "ada", "email_verified": False}, "not verified"), ({"name": "Ada"}, "says no email of you")],
+    [
+        *[({"email": "ada", "email_verified": each}, "not verified") for each in (False, "false", 0, 1, "", ["true"])],
+        ({"email": "ada"}, "the issuer does not say"),
+        ({"name": "Ada"}, "says no email of you"),
+    ],
 )
 def test_an_address_that_the_issuer_does_not_vouch_for_is_refused(
     browser: httpx.Client, issuer: Issuer, userinfo: dict[str, Any], words: str
@@ -125,6 +133,22 @@ def test_an_address_that_the_issuer_does_not_vouch_for_is_refused(
     page = browser.get("/")
     assert page.status_code == 403
     assert words in page.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_accepted"), [({}, True), ({"email_verified": True}, True), ({"email_verified": False}, False)]
+)
+def test_an_issuer_that_does_not_verify_addresses_can_be_trusted(
+    roles: Path, issuer: Issuer, world: World, sent: dict[str, Any], is_accepted: bool
+) -> None:
+    """The option accepts an absent claim alone."""
+    oidc = OidcSettings(issuer=issuer.url, client_id=CLIENT, client_secret=SECRET, unverified_email=True)
+    app = create_app(Desk(world.models, world.workspace), ConsoleSettings(auth="oidc", roles=roles, oidc=oidc))
+    issuer.honest(email="ada", **sent)
+    with TestClient(app, base_url="http://127.0.0.1:8010", follow_redirects=False) as client:
+        location = client.get("/sign-in").headers["location"]
+        back = httpx.get(location).headers["location"]
+        assert (client.get(back).status_code == 303) is is_accepted
 
 
 def test_signing_out_ends_the_session_and_every_copy_of_its_cookie(browser: httpx.Client, issuer: Issuer) -> None:

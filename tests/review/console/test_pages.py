@@ -5,8 +5,10 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from rankline.evaluation.report import Report, SystemScores
+from review.console.routes.candidates import metric_rows
 from tests.review.console.process import RunningConsole
-from tests.review.console.world import World
+from tests.review.console.world import World, estimate
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,18 @@ def test_a_candidate_has_its_gates_metrics_and_the_digest_of_its_evidence(browse
     assert "0.31" in page
     assert f'name="verdict" value="{world.verdict}"' in page
     assert f'/candidates/{world.waiting}/evidence?verdict={world.verdict}" sandbox' in page
+
+
+def test_the_primary_metric_comes_first_and_all_rows_have_the_same_systems() -> None:
+    scores = {"candidate": (0.1, 0.2), "popularity": (0.1, 0.4), "item_knn": (0.2, 0.3)}
+    systems = {
+        name: SystemScores(metrics={"hr@10": estimate(hr), "ndcg@10": estimate(ndcg)})
+        for name, (ndcg, hr) in scores.items()
+    }
+    report = Report(model_id="m", recipe="tiny", run_id="", champion="", requests=1, systems=systems)
+    rows = metric_rows(report, "ndcg@10")
+    assert [row["metric"] for row in rows] == ["ndcg@10", "hr@10"]
+    assert [[system for system, _ in row["systems"]] for row in rows] == [["candidate", "item_knn"]] * 2
 
 
 def test_text_of_others_stays_text(browser: httpx.Client, world: World) -> None:
@@ -135,7 +149,7 @@ def test_a_damaged_registry_is_an_error_without_a_trace(console: RunningConsole,
     damaged.write_text("{")
     try:
         page = console.client().get("/")
-        assert page.status_code == 500
+        assert page.status_code == 409
         assert "the history of the model registry is damaged" in page.text
         assert "Traceback" not in page.text
         assert page.headers["content-security-policy"].startswith("default-src 'none'")

@@ -27,6 +27,8 @@ CLIENT = OidcSettings(issuer="https://id.example", client_id="console", client_s
         ({"auth": "oidc", "roles": ROLES}, "cannot sign anybody in"),
         ({"auth": "oidc", "roles": ROLES, "oidc": CLIENT, "host": "0.0.0.0"}, "cannot tell its own pages"),
         ({"url": "review.example"}, "not an address"),
+        ({"session_key": "secret"}, "can be guessed"),
+        ({"auth": "oidc", "roles": ROLES, "oidc": CLIENT, "session_key": "k" * 31}, "can be guessed"),
     ],
 )
 def test_an_open_console_is_refused(settings: dict[str, Any], message: str) -> None:
