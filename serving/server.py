@@ -35,7 +35,7 @@ class Settings:
     precision: str = "fp32"
     provider: Provider = "cpu"
     threads: int = 1  # per session; requests run in parallel as well
-    poll_s: float = 2.0
+    poll_s: float = 1.0
     drain_s: int = 30
     max_pending: int = 128  # requests that are answered or wait; more get 429
     max_body_mb: float = 8.0
