@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
@@ -164,31 +163,6 @@ class FrozenState(OmitsUnset):
     profile: dict[str, Any] = Field(default={}, description="declared features of the user; any may be missing")
     context: dict[str, Any] = Field(default={}, description="declared features of the request; any may be missing")
     time_zone: str = Field(default="", max_length=100, description="zone of the user's clock; UTC if empty")
-
-    @field_validator("item_features")
-    @classmethod
-    def _one_value_per_item(cls, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Ids are strings, every other column has a finite number, or none, for each of them."""
-        import numpy as np
-
-        ids = columns.get("item_id", [])
-        if not all(isinstance(item, str) for item in ids):
-            raise ValueError("item_id: ids are strings")
-        for name, values in columns.items():
-            if len(values) != len(ids):
-                raise ValueError(f"{name}: {len(values)} values for {len(ids)} items in item_id")
-            if name == "item_id":
-                continue
-            numbers = [value for value in values if value is not None]
-            if not all(isinstance(value, int | float) for value in numbers):
-                raise ValueError(f"{name}: values are numbers")
-            try:
-                largest = np.abs(np.asarray(numbers, np.float64)).max(initial=0.0)
-            except OverflowError:
-                largest = np.inf
-            if not largest <= MAX_NUMBER:
-                raise ValueError(f"{name}: a value is infinite, or none, as a float32")
-        return columns
 
 
 class Precision(OmitsUnset):

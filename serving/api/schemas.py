@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rankline.contracts import MAX_EVENTS, FrozenState, History, Id
 from rankline.features.transforms import MAX_TIME_S
 from rankline.text import query_text
+from serving.api.columns import check_columns
 
 
 class UserRequest(BaseModel):
@@ -43,6 +44,7 @@ class UserRequest(BaseModel):
                 raise ValueError(f"a frozen state already contains {', '.join(given)}; give one or the other")
             if not 0 <= self.frozen.at <= MAX_TIME_S:
                 raise ValueError(f"frozen.at: unix seconds from 0 to {MAX_TIME_S:.0f}")
+            check_columns(self.frozen.item_features)
         history = self.history or (self.frozen.history if self.frozen else History())
         if any(len(values) not in (0, len(history.item_ids)) for values in (history.times, history.ratings)):
             raise ValueError("item_ids, times and ratings of a history must have the same length")
