@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from components.promote.commit import OnlinePlace, materialize_then_append
 from components.promote.config import PromoteConfig
-from components.promote.step import VERDICT, move_proven_anchor
+from components.promote.step import move_proven_anchor
+from components.promote.verdict_files import VERDICT
 from pipelines.recipe import Recipe, run_context
 from pipelines.runs.announcing import announcer_of
 from pipelines.runs.artifacts import find_output

@@ -51,6 +51,10 @@ class Replayed:
         return [replayed.request_id for replayed in self.requests]
 
     @property
+    def targets(self) -> list[list[str]]:
+        return [request.targets for request in self.snapshots]
+
+    @property
     def snapshots(self) -> list[SnapshotRequest]:
         """The requests as featurize wrote them, in order."""
         return [replayed.request for replayed in self.requests]
@@ -78,9 +82,7 @@ def evaluate(
         ServerError: a server does not start, dies, or gives an answer that cannot be scored.
     """
     report.mkdir(parents=True, exist_ok=True)
-    candidate = open_bundle(bundle)
-    champion_bundle = open_bundle(champion) if champion else None
-
+    candidate, champion_bundle = open_bundle(bundle), open_bundle(champion) if champion else None
     progress.phase("ranking by the baselines")
     requests, training_items, lists = _rank_by_baselines(features, config, progress)
     lists |= _read_rankings(teacher / RANKINGS)
@@ -97,12 +99,10 @@ def evaluate(
     progress.phase("scoring")
     scored = scores.score(ranked, replayed.snapshots, config=config)
     items = _read_items(features)
-    categories = {item: row["category"] or [] for item, row in items.items()}
     of_items = attributes.item_attributes(features)
     masks = slices(replayed.snapshots, training_items, of_items, config=config)
     counts = dict(zip(training_items.item_ids, training_items.counts_I.tolist()))
-    systems = _system_scores(replayed, scored, categories, counts, config)
-    targets = [request.targets for request in replayed.snapshots]
+    systems = _system_scores(replayed, scored, items, counts, config)
     evaluation = Report(
         model_id=candidate.model_id,
         recipe=candidate.manifest.recipe,
@@ -117,7 +117,9 @@ def evaluate(
         model=_footprint(candidate, measured),
         calibration=measured.heads.numbers,
         heads=heads,
-        exposure=scores.exposures(ranked[CANDIDATE], targets, training_items.item_ids, of_items, config=config),
+        exposure=scores.exposures(
+            ranked[CANDIDATE], replayed.targets, training_items.item_ids, of_items, config=config
+        ),
         details=_details(candidate, replayed, scored, of_items, config)
         | {"items": comparisons.item_changes(items, training_items, champion_bundle)},
     )
@@ -203,10 +205,11 @@ def _replay_model(
 def _system_scores(
     replayed: Replayed,
     scored: scores.Scores,
-    categories: Mapping[str, Sequence[str]],
+    items: Mapping[str, Mapping[str, Any]],
     counts: Mapping[str, float],
     config: EvaluateConfig,
 ) -> dict[str, SystemScores]:
+    categories = {item: row["category"] or [] for item, row in items.items()}
     estimates = scores.estimates(scored, replayed.snapshots, config=config)
     histories_R = metrics.log_popularity([request.state.history.item_ids for request in replayed.snapshots], counts)
     return {

@@ -104,10 +104,6 @@ def ingest(
             summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.items()}
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
         summary |= {"time_zones_not_read": unknown_zones} if any(unknown_zones.values()) else {}
-        if staged.rows_without:
-            summary["rows_without_column"] = dict(sorted(staged.rows_without.items()))
-        if empty_files := [file.path for each in files.values() for file in each if file.is_empty()]:
-            summary["empty_files"] = empty_files
         summary |= {**identity.summary(), **hashing_summary(config), **_declared(columns)}
 
     outputs = ["events.parquet", "items.parquet", "users.parquet"]
@@ -183,6 +179,7 @@ def _summary(db: Any, config: IngestConfig, columns: Columns, files: sources.Fil
     first, last = fetch_row(db, "SELECT min(event_timestamp), max(event_timestamp) FROM window_events")
     names = column_names(db, "events")
     provided = columns.provided_columns(staged.absent_columns)
+    empty_files = [file.path for each in files.values() for file in each if file.is_empty()]
     return {
         "rows": {table: count(f"good_{table}") for table in ("items", "users", "queries")}
         | {"events": count("window_events")},
@@ -201,4 +198,6 @@ def _summary(db: Any, config: IngestConfig, columns: Columns, files: sources.Fil
         "items_tell": [name for name in provided if not config.only or name in config.only],
         "items_only": bool(config.only),
         "source_digest": sources.files_digest(files) if files else None,
+        **({"rows_without_column": dict(sorted(staged.rows_without.items()))} if staged.rows_without else {}),
+        **({"empty_files": empty_files} if empty_files else {}),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from components.promote.step import PAGE, VERDICT
+from components.promote.verdict_files import PAGE, VERDICT
 from rankline.evaluation.report import RUN_MEASURES
 from rankline.evidence.model_card import MODEL_CARD
 from rankline.evidence.page import EVIDENCE_PAGE

@@ -151,7 +151,7 @@ class RunReporter:
 
     def _describe_hint(self, run: Any, pod: str, *, exists: bool) -> str:
         if not exists and pods_are_gone(run, self.package):
-            return "it is gone, and with it what Kubernetes said of it"
+            return "it is gone, and so are its events"
         which = f"pod {pod}" if pod else f"pod -l pipeline/runid={run.run_id}"
         return f"see `kubectl {self.cluster.kubectl_namespace()} describe {which}`"
 

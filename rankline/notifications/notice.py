@@ -1,4 +1,4 @@
-"""What is said of an event or a failed run, and how each kind of receiver gets it."""
+"""The message about an event or a failed run, and its form for each kind of receiver."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Notice(FrozenModel):
 
 
 def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "") -> Notice | None:
-    """What is said of a registry event; None for events that nobody waits for."""
+    """The message about a registry event; None for events that nobody waits for."""
     if event.kind not in get_args(NoticeKind):
         return None
     kind, recipe = cast(NoticeKind, event.kind), recipe or str(event.details.get("recipe", ""))
@@ -76,7 +76,7 @@ def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "") ->
 
 
 def notice_of_failed_run(summary: Mapping[str, Any], *, recipe: str = "") -> Notice:
-    """What is said of a run without a verdict; ``summary`` is that of its folder."""
+    """The message about a run without a verdict; ``summary`` is that of its folder."""
     run, step = str(summary["run"]), str(summary.get("failed_step", ""))
     text = str(summary.get("error", ""))[:_LONGEST_TEXT]
     title = f"run {run} {summary['outcome']}" + (f" in {step}" if step else "")

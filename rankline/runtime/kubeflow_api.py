@@ -1,4 +1,4 @@
-"""What a pod asks Kubeflow Pipelines of its own run: whether somebody cancelled it, which no step is told."""
+"""What a pod asks Kubeflow Pipelines of its own run: whether somebody cancelled it, which no step can see."""
 
 from __future__ import annotations
 

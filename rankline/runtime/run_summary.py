@@ -41,7 +41,7 @@ class Prices(FrozenModel):
 
 @dataclass(frozen=True)
 class KubeflowEnd:
-    """How a run ended, as Kubeflow's exit handler is told: neither the step that failed, nor that it was cancelled."""
+    """How a run ended, as Kubeflow's exit handler gets it: without the failed step, and whether it was cancelled."""
 
     state: str = ""
     message: str = ""
@@ -59,7 +59,7 @@ def summarize(
     """Write the summary of the run in ``folder`` and return it.
 
     Args:
-        kubeflow_end: how the run ended, as Kubeflow's exit handler is told.
+        kubeflow_end: how the run ended, as Kubeflow passes it to the exit handler.
         cancelled: a user cancelled the run: a step that was cut short has not failed. So does `cancel.json` say, unless
             a step has failed by itself.
         interrupted: the process that watched the run was interrupted; the next run continues it.

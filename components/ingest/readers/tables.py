@@ -33,7 +33,7 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
 
 
 class _Columns:
-    """The columns of all files of a table, which are only read if one of them lacks a column."""
+    """The columns of all files of a table, which are only read if a column is not in all of them."""
 
     def __init__(self, table: str, files: list[File], config: IngestConfig) -> None:
         self._table, self._files, self._config = table, files, config

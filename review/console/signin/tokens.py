@@ -15,7 +15,7 @@ from rankline.errors import UsageError
 from rankline.io.files import locked, read_model, replacing
 from review.console.signin.identity import Identity, Role
 
-PREFIX = "rankline_"  # secret scanners recognize it, and a proxy's own bearer token is told apart by it
+PREFIX = "rankline_"  # secret scanners recognize it, and it distinguishes them from a proxy's own bearer tokens
 
 
 class Token(FrozenModel):

@@ -402,7 +402,7 @@ def test_a_pod_that_is_gone_is_not_to_be_described(
     recorded.api.log = ""
     assert "see `kubectl -n kubeflow describe pod" in ClusterRuns(cluster).show(run)["error"]
     clock_at(monkeypatch, "2026-11-30T09:00:00Z")
-    assert ClusterRuns(cluster).show(run)["error"].endswith("it is gone, and with it what Kubernetes said of it")
+    assert ClusterRuns(cluster).show(run)["error"].endswith("it is gone, and so are its events")
 
 
 def test_a_step_that_waits_has_no_log_yet(recorded: Kubeflow, cluster: Cluster) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import CandidateEvent, _append_once
+from components.promote.candidate_events import CandidateEvent, append_once
 from components.summary.step import SUMMARY
 from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
@@ -304,8 +304,8 @@ def test_a_removed_model_can_be_registered_again(tmp_path: Path) -> None:
     assert again.model_id == ids[0]
     models.add(again.folder)
     draft = CandidateEvent("registered", again.model_id, "trained again")
-    assert [event.kind for event in _append_once(models, draft, run_id="")] == ["registered"]
-    assert _append_once(models, draft, run_id="") == []
+    assert [event.kind for event in append_once(models, draft, run_id="")] == ["registered"]
+    assert append_once(models, draft, run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
     assert models.champion() == ids[0]
 

@@ -7,13 +7,11 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +29,7 @@ from rankline.notifications import delivery
 from tests.cli.command import RANKLINE
 from tests.cli.in_process import refused
 from tests.pipelines.schedules.fast_scheduler import FastClock, command, is_idle
+from tests.rankline.notifications.receivers import web_server
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = 6
@@ -343,43 +342,16 @@ def test_nothing_is_evaluated_again_before_the_next_start(tmp_path: Path) -> Non
 # -- webhooks ----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def listener(answers: list[int]) -> Iterator[tuple[str, list[tuple[dict[str, str], dict[str, Any]]]]]:
-    """A server that answers with these codes, the last one for ever, and keeps what it receives."""
-    heard: list[tuple[dict[str, str], dict[str, Any]]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            code = answers[min(len(heard), len(answers) - 1)]
-            heard.append((dict(self.headers), body))
-            self.send_response(code)
-            if code == 302:
-                self.send_header("Location", "/elsewhere")
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hook", heard
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOOK_HEADERS", '{"Authorization": "Bearer s3cret"}')
+    monkeypatch.setenv("HOOK_HEADERS", '{"Authorization": "Bearer t0ken"}')
     monkeypatch.setattr(delivery, "BACKOFF_S", 0.01)
-    with listener([503, 200]) as (url, heard):
+    with web_server([503, 200]) as (url, received):
         create(tmp_path, "fails", webhook=url, webhook_headers="HOOK_HEADERS")
         create(tmp_path, "good", webhook=url, webhook_headers="HOOK_HEADERS")
         clock = FixedClock(START + timedelta(days=1))
         with running(tmp_path, clock) as scheduler:
             until(
-                lambda: is_idle(scheduler) and noted(tmp_path, "good", "ended").total() == 1 and len(heard) == 2,
+                lambda: is_idle(scheduler) and noted(tmp_path, "good", "ended").total() == 1 and len(received) == 2,
                 scheduler,
             )
         create(tmp_path, "late-fails")
@@ -389,14 +361,15 @@ def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytes
         ScheduleStore(tmp_path).update("late-fails", {"webhook": url}, now=clock.at)
         with running(tmp_path, clock) as scheduler:
             until(lambda: is_idle(scheduler), scheduler)
-    (first, body), (again, _) = heard
-    assert first["Authorization"] == again["Authorization"] == "Bearer s3cret"
-    assert first["Idempotency-Key"] == again["Idempotency-Key"]
+    first, again = received
+    body = json.loads(first.body)
+    assert first.headers["authorization"] == again.headers["authorization"] == "Bearer t0ken"
+    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
     assert (body["schedule"], body["outcome"], body["exit_code"]) == ("fails", "failed", 1)
     assert body["scheduled_at"] == body["window_end"] == "2026-10-11T03:00:00+00:00"
     assert "the loss is no number" in body["error"]
     assert [firing.notified for firing in ScheduleStore(tmp_path).firings("fails").all()] == ["delivered"]
-    assert b"s3cret" not in b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert b"t0ken" not in b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
 
 @pytest.mark.parametrize(
@@ -414,9 +387,9 @@ def test_a_webhook_is_retried_where_that_may_help(
     pauses: list[float] = []
     # urllib3 alone does not wait: threads of other tests do
     monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=pauses.append, time=time.time))
-    with listener(answers) as (url, heard):
+    with web_server(answers) as (url, received):
         assert result in delivery.deliver(url, {"a": 1}, key="k")
-    assert len(heard) == tries
+    assert len(received) == tries
     assert pauses == [2.0, 4.0, 8.0][: max(tries - 2, 0)], "the first retry comes at once"
 
 
