@@ -133,7 +133,7 @@ def report_pages(summary: dict[str, Any]) -> list[tuple[str, str]]:
     for step, output, page, title in (
         ("validate", "report", "index.html", "data report"),
         ("evaluate", "report", "report.html", "evaluation report"),
-        ("decide", "verdict", "verdict.md", "verdict"),
+        ("decide", "verdict", "evidence.html", "evidence for the verdict"),
     ):
         path = Path(paths.get(step, {}).get(output, "")) / page
         if path.is_file():

@@ -46,8 +46,17 @@ class RunPackage:
     @property
     def keep_s(self) -> int:
         """How long the pods stay after the end of the run (`cluster.keep_s`); 0 for as long as the cluster likes."""
-        config = self._platform.get("platforms", {}).get("kubernetes", {}).get("pipelineConfig", {})
-        return int(config.get("resourceTtlOnCompletion") or 0)
+        return int(self._limits.get("resourceTtlOnCompletion") or 0)
+
+    @property
+    def run_timeout_s(self) -> int:
+        """How long after its first start the cluster ends the run (`cluster.run_timeout_s`); 0 for never."""
+        return int(self._limits.get("activeDeadlineSeconds") or 0)
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        limits: dict[str, Any] = self._platform.get("platforms", {}).get("kubernetes", {}).get("pipelineConfig", {})
+        return limits
 
     def _run_parameters(self) -> dict[str, Any]:
         """What each step gets of its run: the workspace, the storage, the recipe's name."""

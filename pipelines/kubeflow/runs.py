@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster, quiet_stdout
+from pipelines.kubeflow.deadline import refuse_after_deadline
 from pipelines.kubeflow.errors import NotFound, Unreachable
 from pipelines.kubeflow.limits import check_limits
 from pipelines.kubeflow.log_hint import pods_are_gone
@@ -274,6 +275,8 @@ class ClusterRuns:
                 found=outcome,
                 hint="`rankline submit` starts a new run; steps that have not changed are reused",
             )
+        if outcome == Outcome.FAILED:  # a cancelled run has no deadline after a retry
+            refuse_after_deadline(current, RunPackage(self.cluster, current))
         self.cluster.client._run_api.run_service_retry_run(current.run_id)
         return current.run_id, self.cluster.ui_url("runs", current.run_id)
 

@@ -61,13 +61,15 @@ def find_waiting(cluster: Cluster, *, longer_than_s: float = LONG_S) -> list[Wai
 
 
 def _waits(cluster: Cluster, run: Any, longer_than_s: float) -> Iterator[tuple[str, float, str]]:
-    """(step, seconds, reason) of the step that is pending; a run without any task waits as a whole."""
+    """(step, seconds, reason) of the step that is pending; a run that is pending itself waits as a whole.
+
+    A run that goes on without any task may be one of a server that reports tasks on request only.
+    """
     summary = summarize_run(cluster, run)
     if not is_running(run):
         return
-    if not summary["steps"]:
+    if not summary["steps"] and run.state == "PENDING":
         yield "", time.time() - (summary["started"] or time.time()), "no pod of it has been created"
-        return
     pending = [each for each in summary["steps"] if each["status"] == "pending" and each["seconds"] > longer_than_s]
     if pending:
         RunReporter(cluster, run).add_waiting(run, summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.request
@@ -30,7 +31,7 @@ def was_cancelled(run: str) -> bool:
         with _open(f"{_address()}/apis/v2beta1/runs/{run}") as response:
             history = json.load(response).get("state_history") or []
         states = [each.get("state") for each in history]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, http.client.HTTPException):
         return False
     return "CANCELING" in states[latest_start(states) :]
 

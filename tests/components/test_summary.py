@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -198,6 +200,24 @@ def test_a_pod_asks_the_service_of_its_namespace_with_its_token(
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
     assert was_cancelled(run)
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b""])
+def test_what_answers_in_another_protocol_does_not_cost_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        monkeypatch.setenv("ARGO_NODE_ID", "rankline-smoke-v8n6p-1")
+        monkeypatch.setenv("RANKLINE_KFP_HOST", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert ended(tmp_path, *TRAINING_STEPS[:4])["outcome"] == "failed"
 
 
 def test_a_step_that_had_failed_by_itself_keeps_its_error(

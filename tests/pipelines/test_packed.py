@@ -128,11 +128,15 @@ def test_it_promotes_and_writes_the_summary_and_twice_changes_nothing(fresh: Pac
 def test_ended_within_promote_it_goes_on_with_the_verdict(fresh: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.prepare("r1")
 
-    def stop(*_: Any, **__: Any) -> None:
-        raise OSError("the node is gone")
+    announce = promote_step._announce
+
+    def stop(announcer: Any, models: Any, model_id: str, events: list[Any]) -> Any:
+        if events:  # decide has none to announce
+            raise OSError("the node is gone")
+        return announce(announcer, models, model_id, events)
 
     with monkeypatch.context() as patch:
-        patch.setattr(promote_step, "_announce", stop)  # after the event
+        patch.setattr(promote_step, "_announce", stop)
         with pytest.raises(SystemExit):
             fresh.conclude("r1")
     assert fresh.promotions() == 1

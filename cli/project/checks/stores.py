@@ -96,14 +96,15 @@ def servers(context: CheckContext) -> Iterator[Finding]:
     """Every Postgres, Redis, bucket and server that the recipe's settings name answers."""
     from pipelines.recipe import as_dict
 
-    checked = {""}
+    checked: set[tuple[str, Any]] = set()
     for setting, value in _addresses(as_dict(context.recipe)):
         kind = SERVERS[_scheme(value)]
-        if value in checked or setting in ("promote.tracking_uri", "storage.repository"):  # they have their own checks
+        bucket = BUCKETS.get(setting, _readable_bucket)
+        has_own_check = setting in ("promote.tracking_uri", "storage.repository")
+        if not value or has_own_check or (value, bucket) in checked:  # one bucket may be read here and written there
             continue
-        checked.add(value)
+        checked.add((value, bucket))
         try:
-            bucket = BUCKETS.get(setting, _readable_bucket)
             status = {"Postgres": _postgres, "Redis": _redis, "bucket": bucket, "server": _http}[kind](value)
             yield Finding(setting, "ok", f"{kind} {redacted(value)}: {status}")
         except _Unconditional as error:

@@ -9,7 +9,7 @@ import os
 import re
 import string
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,18 +200,21 @@ def _recipe_files(set_up: SetUp) -> Iterator[tuple[str, str]]:
 
     Files that were given are copied beside it: the module means the same from any folder.
     """
-    arguments, settings = [repr(set_up.recipe_name), "SETTINGS"], []
+    arguments, settings = [repr(_from_any_folder(set_up.recipe_name)), "SETTINGS"], []
+    copies: Counter[str] = Counter()
     for setting in set_up.settings:
         section, _, value = setting.partition("=")
         is_file = value.startswith("@") and isinstance(getattr(set_up.recipe, section.strip(), None), FrozenModel)
         if not is_file:
             settings.append(repr(setting))
             continue
-        name, text = _copied(section.strip(), value[1:])
+        copies[section] += 1
+        number = f"-{copies[section]}" if copies[section] > 1 else ""
+        name, text = _copied(f"{section.strip()}{number}", value[1:])
         yield name, text
         settings.append(f"f'{section.strip()}=@{{HERE}}/{name}'")
     if set_up.source is not None:
-        arguments.append(f"source={set_up.source!r}")
+        arguments.append(f"source={_from_any_folder(set_up.source)!r}")
     if set_up.map is not None:
         name, text = _copied("map", set_up.map)
         yield name, text
@@ -227,6 +230,12 @@ def _recipe_files(set_up: SetUp) -> Iterator[tuple[str, str]]:
         f'def recipe() -> Recipe:\n    """The recipe of this namespace."""\n'
         f"    return named({', '.join(arguments)})\n",
     )
+
+
+def _from_any_folder(name: str) -> str:
+    """A path with the folder that it is in; what names no file here, such as a URL or a built-in recipe, as it is."""
+    path, colon, function = name.partition(":") if ".py:" in name else (name, "", "")
+    return f"{Path(path).resolve()}{colon}{function}" if Path(path).exists() else name
 
 
 def _copied(name: str, path: str) -> tuple[str, str]:

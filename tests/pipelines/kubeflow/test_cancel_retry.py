@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
+from pipelines.kubeflow import deadline
 from pipelines.kubeflow import runs as cluster_runs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import upload
@@ -129,6 +132,23 @@ def test_a_run_that_failed_after_it_was_cancelled_counts_as_cancelled(kubeflow: 
     cluster.client.terminate_run(run)
     kubeflow.api.end(kubeflow.api.runs[run])  # as the workflow's own state is, in some versions
     assert ClusterRuns(cluster).show(run)["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize(("hours", "settings"), [(27, []), (4, ["cluster.run_timeout_s=10800"])])
+def test_a_failed_run_is_not_retried_once_the_cluster_would_end_it_at_once(
+    kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, hours: int, settings: list[str]
+) -> None:
+    kubeflow.api.fails_at = "distill"
+    run = submit(cluster, upload(cluster, golden.pinned("smoke", *settings))).run
+    assert follow(cluster, run, poll_s=0)["outcome"] == "failed"
+    kubeflow.api.fails_at = ""
+    began_s = datetime.fromisoformat(kubeflow.api.runs[run]["created_at"]).timestamp()
+    with monkeypatch.context() as patch:
+        patch.setattr(deadline, "time", SimpleNamespace(time=lambda: began_s + hours * 3600))
+        with pytest.raises(UsageError, match="deadline has passed") as refused:
+            ClusterRuns(cluster, poll_s=0).retry(run)
+    assert "rankline submit" in refused.value.hint
+    assert ClusterRuns(cluster, poll_s=0).retry(run)["outcome"] == "promoted"
 
 
 def test_retry_goes_on_where_it_failed(kubeflow: Kubeflow, cluster: Cluster) -> None:

@@ -231,9 +231,11 @@ def init(folder: str, *words: str) -> list[str]:
         (("-r", "interactions", "--source", "s3://acme/log", "--map", "maps/shop.toml"), {"source": "s3://acme/log"}),
         (("-r", "labels", "--source", "/rankline/texts"), {"source": "/rankline/texts"}),
         (("-r", "mine:recipe", "--source", "s3://mine/log", "--map", "maps/shop.toml"), {"source": "s3://mine/log"}),
+        (("-r", "mine.py:recipe", "--source", "maps", "--map", "maps/shop.toml"), {}),
         (("-r", "smoke", "--set", "decide=@maps/policy.toml"), {}),
+        (("-r", "smoke", "--set", "decide=@maps/policy.toml", "--set", "decide=@maps/more.toml"), {}),
     ],
-    ids=["with a map", "without a map", "a module of mine", "a file of a section"],
+    ids=["with a map", "without a map", "a module of mine", "a file of mine", "a file of a section", "two of them"],
 )
 def test_the_recipe_of_the_folder_has_its_source_and_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: dict[str, str]
@@ -242,6 +244,7 @@ def test_the_recipe_of_the_folder_has_its_source_and_its_files(
     Path("maps").mkdir()
     Path("maps/shop.toml").write_text(MAP)
     Path("maps/policy.toml").write_text("margin = 0.31\n")
+    Path("maps/more.toml").write_text("min_requests = 77\n")
     Path("mine.py").write_text(
         "from pipelines.recipes import Recipe, interactions\n\n\n"
         "def recipe(path: str, map: str) -> Recipe:\n    return interactions(path, map)\n"
@@ -255,6 +258,10 @@ def test_the_recipe_of_the_folder_has_its_source_and_its_files(
         assert recipe.ingest.columns.user_id == "customer"
     if "decide=@maps/policy.toml" in words:
         assert recipe.decide.margin == 0.31
+    if "decide=@maps/more.toml" in words:
+        assert recipe.decide.min_requests == 77
+    if "maps" in words:
+        assert recipe.ingest.source == str(tmp_path / "maps")
     monkeypatch.syspath_prepend(str(tmp_path))  # where mine.py is
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

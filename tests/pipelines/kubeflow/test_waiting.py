@@ -65,14 +65,14 @@ def test_a_run_that_has_ended_or_works_for_hours_does_not_wait(
     assert find_waiting(cluster) == []
 
 
-def test_a_run_without_any_pod_waits_as_a_whole(
-    recorded: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("state", "waits"), [("PENDING", True), ("RUNNING", False)])
+def test_a_run_without_any_task_waits_as_a_whole_if_it_is_pending(
+    recorded: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, state: str, waits: bool
 ) -> None:
-    row = recorded.api.runs[at_waiting(recorded)]
-    row["run_details"] = {}
+    recorded.api.runs[at_waiting(recorded)] |= {"run_details": {}, "state": state}
     clock_at(monkeypatch, "2026-11-30T09:00:00Z")
-    (held,) = find_waiting(cluster)
-    assert (held.step, held.reason) == ("", "no pod of it has been created")
+    expected = [("", "no pod of it has been created")] if waits else []
+    assert [(each.step, each.reason) for each in find_waiting(cluster)] == expected
 
 
 def test_the_list_of_schedules_names_the_run_that_holds_one_up(

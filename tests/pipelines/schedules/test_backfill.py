@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
 from rankline.notifications import delivery
 from tests.pipelines.schedules.fast_scheduler import command
-from tests.pipelines.schedules.test_daemon import listener
+from tests.rankline.notifications.receivers import web_server
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -144,19 +145,20 @@ def test_a_webhook_hears_of_what_failed_and_of_nothing_else(tmp_path: Path, monk
     monkeypatch.setenv("HOOK_HEADERS", '{"Authorization": "Bearer s3cret"}')
     monkeypatch.setattr(delivery, "BACKOFF_S", 0.01)
     lines: list[str] = []
-    with listener([503, 200]) as (url, heard):
+    with web_server([503, 200]) as (url, received):
         hook = {"webhook": url, "webhook_headers": "HOOK_HEADERS"}
         store = created(tmp_path, "fails", flow="features", **hook)
         created(tmp_path, "good", **hook)
         created(tmp_path, "silent-fails")
         assert backfilled(tmp_path, "good", end=3) == [(1, "ran", "promoted"), (2, "ran", "promoted")]
-        assert heard == []
+        assert received == []
         backfilled(tmp_path, "fails", end=3, concurrency=2, say=lines.append)
         backfilled(tmp_path, "silent-fails", end=2)
-    assert len(heard) == 3, "two failures, one of them told twice since the first answer was a 503"
-    (headers, body), *_ = heard
-    assert headers["Authorization"] == "Bearer s3cret"
-    assert {each["scheduled_at"][:10] for _, each in heard} == {"2026-11-01", "2026-11-02"}
+    assert len(received) == 3, "two failures, one of them sent twice since the first answer was a 503"
+    bodies = [json.loads(each.body) for each in received]
+    body = bodies[0]
+    assert received[0].headers["authorization"] == "Bearer s3cret"
+    assert {each["scheduled_at"][:10] for each in bodies} == {"2026-11-01", "2026-11-02"}
     assert (body["event"], body["kind"], body["flow"]) == ("run failed", "backfill", "features")
     assert (body["outcome"], body["exit_code"]) == ("failed", 1)
     assert "the loss is no number" in body["error"]
@@ -166,7 +168,7 @@ def test_a_webhook_hears_of_what_failed_and_of_nothing_else(tmp_path: Path, monk
 
 
 def test_a_refused_model_is_notified_once_where_that_was_requested(tmp_path: Path) -> None:
-    with listener([200]) as (url, heard):
+    with web_server([200]) as (url, received):
         store = created(tmp_path, webhook=url, webhook_on_refusal=True)
         instant = datetime(2026, 11, 1, 3, tzinfo=UTC)
         ended = {"status": "ended", "outcome": "refused", "exit_code": 3, "run": "r"}
@@ -174,7 +176,7 @@ def test_a_refused_model_is_notified_once_where_that_was_requested(tmp_path: Pat
         store.firings("s").create(firing)  # by a backfill that was killed before it could tell
         assert backfilled(tmp_path, end=2) == [(1, "done before", "refused")]
         assert backfilled(tmp_path, end=2) == [(1, "done before", "refused")]
-    assert [body["event"] for _, body in heard] == ["model refused"]
+    assert [json.loads(each.body)["event"] for each in received] == ["model refused"]
 
 
 def test_an_unanswered_webhook_is_recorded_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
