@@ -19,13 +19,16 @@ demo: setup  ## the whole pipeline on real data, to a promoted model that answer
 
 # Hundreds of processes import the same modules: compile them once, also where bytecode is switched off, as in containers.
 TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --dist loadfile
-test: setup  ## style, types and tests
+test: setup  ## style, types and the quick tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(TESTS) -n 3 --no-loadscope-reorder  # three on two cores: tests wait for processes
 
-slow: setup  ## the tests that `test` leaves out: whole runs that are killed, starved and cut off (over an hour)
+integration: setup  ## the tests of whole runs, trainings, servers and stores that `test` leaves out
+	@$(TESTS) -n 3 --no-loadscope-reorder -m "integration and not slow"
+
+slow: setup  ## the tests that both leave out: whole runs that are killed, starved and cut off (over an hour)
 	@$(TESTS) -n 2 -m slow
 
 hooks: setup  ## the pre-commit hooks on all files (.venv/bin/pre-commit install runs them before each commit)
@@ -60,4 +63,4 @@ golden:  ## renew the golden packages of the flows and the server's OpenAPI file
 clean:  ## delete caches and build output; the workspace .rankline and the images stay
 	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test slow hooks reference docs images lock golden clean
+.PHONY: help setup demo test integration slow hooks reference docs images lock golden clean

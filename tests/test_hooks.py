@@ -46,6 +46,7 @@ def test_the_hooks_pass_on_all_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.integration
 def test_the_hooks_refuse_what_they_should(tmp_path: Path) -> None:
     folder = tmp_path / "tree"
     folder.mkdir()

@@ -98,6 +98,7 @@ def test_imports_point_one_way(package: str) -> None:
     assert violations(ROOT, package) == []
 
 
+@pytest.mark.integration
 def test_there_are_no_import_cycles() -> None:
     graph = imports(ROOT)
     assert "pipelines.training" in graph

@@ -141,6 +141,7 @@ def violations(*folders: Path, root: Path = ROOT) -> list[str]:
     return lines
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("package", PACKAGES)
 def test_identifiers_use_the_terms_of_the_field(package: str) -> None:
     assert any((ROOT / package).rglob("*.py"))

@@ -156,6 +156,7 @@ def test_whose_a_torn_row_may_be_is_read_from_its_words(tmp_path: Path) -> None:
 # The step ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_changed_items_are_published(tmp_path: Path, created: Bundle) -> None:
     result = refreshed(
         tmp_path, created, table(41, i3={"title": "A river"}, i6={"available": False}, i8={"price": 2.5})
@@ -231,6 +232,7 @@ def test_too_many_gone_is_refused(tmp_path: Path, created: Bundle) -> None:
     assert not (tmp_path / "revision" / CATALOGUE_FOLDER).exists()  # nothing is embedded for nothing
 
 
+@pytest.mark.integration
 def test_too_many_withdrawn_is_refused(tmp_path: Path, created: Bundle) -> None:
     """A stock column read upside down."""
     out = {f"i{row}": {"available": False} for row in range(9)}
@@ -244,6 +246,7 @@ def test_too_many_new_ones_are_refused(tmp_path: Path, created: Bundle) -> None:
     )
 
 
+@pytest.mark.integration
 def test_words_of_most_items_that_change_are_refused(tmp_path: Path, created: Bundle) -> None:
     """A spreadsheet that lost its titles: the scorer reads frozen features, so the canaries would not see it."""
     lost = {f"i{row}": {"title": "#REF!"} for row in range(40)}
@@ -258,6 +261,7 @@ def test_words_of_most_items_that_change_are_refused(tmp_path: Path, created: Bu
     assert allowed["outcome"] == "publish", allowed["failures"]
 
 
+@pytest.mark.integration
 def test_vectors_far_longer_than_the_models_own_are_refused(tmp_path: Path) -> None:
     """What a price of 1e30 made of an item, in a bundle that does not say what its prices were."""
     bundle = without_ranges(make_embedding_bundle(tmp_path / "bundle"))
@@ -269,6 +273,7 @@ def test_vectors_far_longer_than_the_models_own_are_refused(tmp_path: Path) -> N
     assert again["outcome"] == "publish", again["failures"]
 
 
+@pytest.mark.integration
 def test_a_price_beyond_those_of_training_is_the_dearest_of_training(tmp_path: Path, created: Bundle) -> None:
     """A slip of the keyboard may not become everybody's first answer."""
     for name, price in (("a", 40.0), ("b", 1e6), ("c", 1e30)):
@@ -371,6 +376,7 @@ def test_a_published_revision_is_what_is_served_over(tmp_path: Path, created: Bu
     assert models.bundle(created.model_id).revision == result["revision"]
 
 
+@pytest.mark.integration
 def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, created: Bundle) -> None:
     promote(tmp_path / "repository", created)
     refreshed(tmp_path / "there", created, table(41))
@@ -387,6 +393,7 @@ def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, cr
     assert served_revision(created.model_id, repository=str(tmp_path / "repository")) == ""
 
 
+@pytest.mark.integration
 def test_a_refresh_that_was_overtaken_is_not_published(
     tmp_path: Path, created: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

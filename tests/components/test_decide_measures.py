@@ -72,6 +72,7 @@ def run(tmp_path: Path, checks: Path) -> Run:
     return Run(tmp_path, checks)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("metric", "below", "above"),
     [

@@ -104,6 +104,7 @@ def test_one_night_is_too_little_for_an_equal_candidate_and_several_are_enough(n
     assert [each["since"] for each in looked[1:passed]] == [each["until"] for each in looked[: passed - 1]]
 
 
+@pytest.mark.integration
 def test_a_candidate_beyond_the_budget_is_refused_once_that_is_proven(nights):
     nights.decide("first", 1.0)
     outcomes = [nights.decide(f"n{n}", 0.93).outcome for n in range(8)]
@@ -111,6 +112,7 @@ def test_a_candidate_beyond_the_budget_is_refused_once_that_is_proven(nights):
     assert "promote" not in outcomes
 
 
+@pytest.mark.integration
 def test_losses_add_up_against_the_anchor_and_not_against_the_champion(nights):
     """Each candidate is two percent worse than the champion of its time, which the margin allows for ever."""
     nights.decide("first", 1.0)
@@ -222,6 +224,7 @@ def test_a_verdict_of_an_earlier_version_is_still_read(nights):
     assert [(check.name, check.status) for check in again.checks] == [(c.name, c.status) for c in decided.checks]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "gates", [{}, {"loss_budget": None}, {"loss_budget": None, "margin": 0.05, "margin_kind": "absolute"}]
 )

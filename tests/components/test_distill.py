@@ -113,6 +113,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, t
     assert not (tmp_path / "child" / "checkpoints").exists()
 
 
+@pytest.mark.integration
 def test_the_towers_stop_where_nothing_improves(features: Path, teacher: Path, tmp_path: Path) -> None:
     config = changed(learning_rate=1e-12, epochs=30, evaluate_every=1, patience=2, scorer_epochs=1)
     result = distill(features, teacher, tmp_path / "student", config=config, progress=Progress())
@@ -120,6 +121,7 @@ def test_the_towers_stop_where_nothing_improves(features: Path, teacher: Path, t
     assert (result["towers_best_epoch"], len(curve)) == (0, 3)
 
 
+@pytest.mark.integration
 def test_on_several_threads_the_towers_are_the_same_again(features: Path, teacher: Path, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"requests_per_step": 3000, "batch_size": 60})
     before = torch.get_num_threads()
@@ -134,6 +136,7 @@ def test_on_several_threads_the_towers_are_the_same_again(features: Path, teache
 # The towers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_the_towers_learn_from_sampled_items_too(features: Path, teacher: Path, tmp_path: Path) -> None:
     distill_weights(features, teacher, tmp_path / "x", changed(sampled_items=20, scorer_epochs=1))
     validations = [p["valid_ndcg@10"] for p in curve_of(tmp_path / "x") if "valid_ndcg@10" in p]
@@ -303,6 +306,7 @@ def test_the_scorer_is_better_than_its_towers(smoke: SmokeRun) -> None:
     assert result["candidates_recall"] > 0.9
 
 
+@pytest.mark.integration
 def test_without_users_the_scorer_begins_with_the_towers(smoke: SmokeRun, answers: SmokeRun) -> None:
     for run, prior in ((smoke, []), (answers, ["towers_behind_best"])):
         student = run.artifact("distill", "student")

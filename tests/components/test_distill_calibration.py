@@ -45,6 +45,7 @@ def test_where_no_threshold_reaches_the_precision_the_best_one_is_taken() -> Non
     assert (threshold, precision) == (0.8, 0.5)
 
 
+@pytest.mark.integration
 def test_a_run_leaves_a_policy_that_the_bundle_serves(answers: SmokeRun) -> None:
     student, bundle = answers.artifact("distill", "student"), answers.artifact("export", "bundle")
     assert (student / POLICY_FILE).read_bytes() == (bundle / POLICY_FILE).read_bytes()
@@ -54,6 +55,7 @@ def test_a_run_leaves_a_policy_that_the_bundle_serves(answers: SmokeRun) -> None
     assert 0 < policy.abstain_below < 1
 
 
+@pytest.mark.integration
 def test_likely_answers_are_right_and_it_abstains_without_one(answers: SmokeRun) -> None:
     numbers = json.loads((answers.artifact("evaluate", "report") / "report.json").read_text())["calibration"]
     assert numbers["chance_ece"] < 0.15

@@ -91,6 +91,7 @@ def report(world: World) -> Report:
 # What is served ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_bundle_has_a_head_per_label_and_the_order(world: World) -> None:
     bundle = world.bundle
     assert bundle.manifest.heads == ["rank", *LABELS]
@@ -135,6 +136,7 @@ def test_a_chance_does_not_depend_on_what_else_is_ranked(world: World) -> None:
 # What is reported -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_the_report_has_the_metrics_of_every_head(report: Report) -> None:
     assert list(report.heads) == list(LABELS)
     click, worth = report.heads["click"].metrics, report.heads["worth"].metrics
@@ -172,6 +174,7 @@ def test_every_metric_of_a_head_can_be_named_by_a_gate(world: World, report: Rep
     assert verdict(world, folder, strict) == ["floor click.auc", "ceiling worth.mae"]
 
 
+@pytest.mark.integration
 def test_broken_calibration_fails_its_gate(world: World, report: Report, tmp_path: Path) -> None:
     """The bundle promises clicks twice as likely as they are; the order of the items stays the same."""
     import shutil
@@ -333,6 +336,7 @@ def test_the_threshold_has_the_largest_f1() -> None:
     assert log_loss(np.array([1.0, np.nan]), np.array([0.5, 0.1])) == pytest.approx(np.log(2))
 
 
+@pytest.mark.integration
 def test_positions_explain_clicks_in_training_and_are_no_part_of_the_value() -> None:
     """Ads on top are clicked three times as often; which ad is on top is drawn at random."""
     rng = np.random.default_rng(0)

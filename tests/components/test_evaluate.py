@@ -184,6 +184,7 @@ def evaluated(world):
     return step(world, report, champion=world / "champion", run_id="run-1"), report
 
 
+@pytest.mark.integration
 def test_every_system_is_scored_on_the_same_requests(evaluated, world):
     result, folder = evaluated
     report = read_report(folder)
@@ -292,6 +293,7 @@ def test_a_small_slice_has_its_size_and_no_scores(evaluated):
         assert [check.status for check in gate_checks([gate], report, evidence, how)] == [status]
 
 
+@pytest.mark.integration
 def test_a_slice_of_an_attribute_that_is_not_there_is_refused(world, tmp_path):
     with pytest.raises(UsageError, match=r"there is no attribute user\.continent") as refusal:
         step(world, tmp_path / "report", config=CONFIG.model_copy(update={"slices": ("user.continent=Asia",)}))
@@ -326,6 +328,7 @@ def test_what_is_measured_on_the_server(evaluated):
     assert 0 <= report.calibration["click_auc"] <= 1
 
 
+@pytest.mark.integration
 def test_served_logits_are_compared_with_torch(evaluated, world, server):
     parity = read_report(evaluated[1]).parity
     assert parity.requests == USERS
@@ -464,6 +467,7 @@ def test_an_answer_that_cannot_be_scored_is_an_error(world, server):
         server.post("/v1/recommend", b'{"k": "many"}')
 
 
+@pytest.mark.integration
 def test_a_server_that_does_not_start_shows_its_log(world, tmp_path):
     make_bundle(tmp_path / "bundle", items=ITEMS)
     flip_byte(tmp_path / "bundle" / "scorer.onnx")
@@ -486,6 +490,7 @@ def test_a_server_on_another_provider_than_the_one_that_will_serve_is_refused(wo
     assert refusal.value.found.startswith("they run on cpu")
 
 
+@pytest.mark.integration
 def test_a_server_that_dies_shows_its_end_and_none_is_left_behind(world, tmp_path):
     request = read_all(world / "features")[0][0]
     with start(world / "bundle", tmp_path / "log") as running:
@@ -514,6 +519,7 @@ def test_a_ranking_that_is_missing_is_an_error_and_no_zero(world, tmp_path):
     assert not (tmp_path / "report" / "report.json").exists()
 
 
+@pytest.mark.integration
 def test_a_champion_that_is_the_candidate_is_not_served_twice(world, tmp_path):
     (tmp_path / "student").mkdir()
     few = CONFIG.model_copy(update={"max_requests": 7})
@@ -537,6 +543,7 @@ def test_whose_request_each_is_and_when_and_where_it_was_timed_are_recorded(eval
     assert report.latency.provider == report.parity.provider == "cpu"
 
 
+@pytest.mark.integration
 def test_an_anchor_is_scored_on_the_same_requests_and_one_that_cannot_answer_is_left_out(world, tmp_path):
     few = CONFIG.model_copy(update={"max_requests": 7})
     make_bundle(tmp_path / "anchor", items=ITEMS, seed=2)
@@ -605,6 +612,7 @@ def later(tmp_path_factory):
     return root
 
 
+@pytest.mark.integration
 def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path):
     """As if it had been exported with them; left as it is it finds none of the newer half."""
     step(later, tmp_path / "refreshed", champion=later / "champion")

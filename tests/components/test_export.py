@@ -220,6 +220,7 @@ def refused_export(
     return folder, caught.value
 
 
+@pytest.mark.integration
 def test_the_step_refuses_what_parity_refuses(refused_export: tuple[Path, IntegrityError]) -> None:
     folder, error = refused_export
     assert "at most 1e-12" in error.expected

@@ -78,6 +78,7 @@ def counts_at(events: list[Event], day: float, prefix: str) -> dict[str, float]:
     return out
 
 
+@pytest.mark.integration
 def test_user_features_are_what_their_definition_says(last_out: Path, events: list[Event]) -> None:
     for request in rows(last_out, "requests"):
         day = request["at"] // DAY * DAY
@@ -231,6 +232,7 @@ def test_a_planted_future_event_changes_nothing_before_it(
     assert differ > 0  # it is there, only later
 
 
+@pytest.mark.integration
 def test_a_planted_late_event_changes_nothing_before_it_is_known(
     run: Callable[..., Path], timed: Path, events: list[Event]
 ) -> None:
@@ -444,6 +446,7 @@ def test_popular_items_are_drawn_more_often_and_the_seed_decides() -> None:
     assert half.draw(split_requests.part(0, 0)).values.tolist() == []
 
 
+@pytest.mark.integration
 def test_requests_a_part_at_a_time_are_the_same(run: Callable[..., Path], last_out: Path, events: list[Event]) -> None:
     parted = run(events, SMALL.model_copy(update={"join_chunk": 11}))
     assert parquet.ParquetFile(parted / "requests.parquet").num_row_groups > 5

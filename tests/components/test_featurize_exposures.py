@@ -78,6 +78,7 @@ def test_rows_of_one_request_are_one_exposure(
     assert exposures(tmp_path, log) == expected
 
 
+@pytest.mark.integration
 def test_an_exposure_is_of_the_split_of_its_last_event_and_knows_nothing_of_itself(tmp_path: Path) -> None:
     rows = by_columns("stars", 4.5, 1.5)
     # somebody who never liked anything, and is shown things all the same
@@ -106,6 +107,7 @@ def test_an_exposure_is_of_the_split_of_its_last_event_and_knows_nothing_of_itse
     assert all(len(row["label_stars"]) == len(row["items"]) for row in shown)
 
 
+@pytest.mark.integration
 def test_the_latest_exposures_of_each_split_are_kept(tmp_path: Path) -> None:
     labels = {"stars": {"type": "graded", "at_least": 3.5}}
     rows = by_columns("stars", 4.5, 1.5)
@@ -134,6 +136,7 @@ def write_beir(folder: Path, *, queries: int = 40) -> Path:
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("declared", [{}, {"relevance": {"type": "graded"}}])
 def test_grades_of_judgments_are_weights_and_those_of_0_and_below_negatives(
     tmp_path: Path, declared: dict[str, Any]

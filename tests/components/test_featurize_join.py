@@ -88,6 +88,7 @@ def fast(store: Any, side: Sequence[str], spill: Path, *, rows: int, check_rows:
     return PointInTimeJoin(store, side, settings, rows=rows)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(3))
 def test_the_fast_join_gives_feasts_values(tmp_path: Path, seed: int) -> None:
     world = World(tmp_path / "sources", seed)
@@ -140,6 +141,7 @@ def in_order(rows: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return saved
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ttl", [None, timedelta(0), 3 * DAY, timedelta(hours=30)])
 @pytest.mark.parametrize("keys", [("k",), ("k", "l")])
 def test_the_fast_join_equals_its_definition(tmp_path: Path, ttl: timedelta | None, keys: tuple[str, ...]) -> None:
@@ -190,6 +192,7 @@ def test_the_fast_join_equals_its_definition(tmp_path: Path, ttl: timedelta | No
     assert late > 5  # late rows decided something
 
 
+@pytest.mark.integration
 def test_a_join_in_parts_equals_the_whole(tmp_path: Path) -> None:
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)
@@ -250,6 +253,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clean(tmp_path_factory.mktemp("join") / "clean", random_events())
 
 
+@pytest.mark.integration
 def test_both_joins_write_the_same_features(tmp_path: Path, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = FeaturizeConfig(min_requests=1, max_history=5, train_requests_per_user=3, negatives=6, join_chunk=29)
     monkeypatch.chdir(tmp_path)  # a relative folder is as good as any

@@ -121,6 +121,7 @@ def summary(features: Path) -> dict[str, Any]:
     return dict(json.loads((features / "summary.json").read_text()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("log", logs())
 def test_what_was_shown_in_vain_is_no_event_that_anything_counts(tmp_path: Path, log: str) -> None:
     rows, columns, labels = logs()[log]
@@ -139,6 +140,7 @@ def test_what_was_shown_in_vain_is_no_event_that_anything_counts(tmp_path: Path,
     assert shown == SHOWN
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("log", "split"),
     [("types, requests", "time_cut"), ("click=0 beside orders", "leave_last_out"), ("half stars", "leave_last_out")],
@@ -198,6 +200,7 @@ def test_one_exposure_has_the_largest_label_of_its_rows(tmp_path: Path) -> None:
     assert {weight for row in train for weight in row["target_weights"]} == {1, 5}
 
 
+@pytest.mark.integration
 def test_without_request_ids_what_was_shown_belongs_to_the_positive_that_follows(tmp_path: Path) -> None:
     named = make(tmp_path / "a", by_types(with_requests=True), {**TYPES, "request_id": "page"}, CLICK_AND_BUY)
     unnamed = make(tmp_path / "b", by_types(with_requests=False), TYPES, CLICK_AND_BUY)
@@ -209,6 +212,7 @@ def test_without_request_ids_what_was_shown_belongs_to_the_positive_that_follows
             assert (one["user_id"], one["at"], one["targets"]) == (other["user_id"], other["at"], other["targets"])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("later", "label"), [("return", "returned"), ("order", "buy")])
 def test_what_happens_days_later_changes_nothing_before(tmp_path: Path, later: str, label: str) -> None:
     labels = {"click": {}, "buy": {"weight": 5}, "returned": {"weight": -1}}
@@ -283,6 +287,7 @@ def test_dislikes_alone_tell_no_chance_of_a_like(tmp_path: Path) -> None:
         make(tmp_path, rows(), columns, labels)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", ["home", "list"])
 def test_an_id_that_names_a_page_is_no_request(tmp_path: Path, page: str) -> None:
     rows = [{**row, "page": page} for row in by_types(with_requests=True)]

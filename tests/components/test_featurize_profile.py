@@ -53,6 +53,7 @@ def rows(folder: Path, table: str) -> list[dict[str, Any]]:
     return table_rows
 
 
+@pytest.mark.integration
 def test_requests_carry_what_is_known_of_their_user_and_their_event(raw: Path, features: Path) -> None:
     users = {row["user_id"]: row for row in rows(raw, "users")}
     events = {(row["user_id"], row["event_timestamp"].timestamp()): row for row in rows(raw, "events")}

@@ -73,6 +73,7 @@ def long_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     )
 
 
+@pytest.mark.integration
 def test_the_teacher_learns(long_run: tuple[Path, dict[str, Any]], data: examples.Examples) -> None:
     """On the synthetic shop: about .54, where popularity has .07."""
     valid = data.splits["valid"]
@@ -148,6 +149,7 @@ def test_the_smoke_recipes_curve_is_the_recorded_one(smoke: SmokeRun) -> None:
 # Kills and damage -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
     """Bit for bit, including the random encoder that each process creates again."""
     config = changed(**TRAINED_ENCODER, epochs=6)
@@ -181,6 +183,7 @@ class Interrupted(Progress):
             raise KeyboardInterrupt
 
 
+@pytest.mark.integration
 def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
     """The same with a frozen encoder, stopped in the first epoch, between two, in the middle, and near the end."""
     config, checkpoints = changed(epochs=5, evaluate_every=2), tmp_path / "checkpoints"
@@ -195,6 +198,7 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(features: 
     assert files(tmp_path / "last") == files(tmp_path / "whole")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_checkpoint_costs_its_epochs_and_not_the_run(features: Path, tmp_path: Path, damage: str) -> None:
     checkpoints, config = tmp_path / "checkpoints", changed(epochs=3, evaluate_every=1)
@@ -236,6 +240,7 @@ def test_a_frozen_encoder_stays_as_it_was(features: Path, data: examples.Example
     assert files(tmp_path / "teacher" / "encoder") == files(tmp_path / "encoder")
 
 
+@pytest.mark.integration
 def test_a_jointly_trained_encoder_changes(smoke_teacher: Path, trained_encoder: Path) -> None:
     frozen, trained = (
         load_file(folder / "encoder" / "model.safetensors") for folder in (smoke_teacher, trained_encoder)

@@ -39,6 +39,7 @@ def rankings_of(teacher: Path, system: str) -> list[list[str]]:
     return [row["item_ids"] for row in rows if row["system"] == system]
 
 
+@pytest.mark.integration
 def test_the_untuned_encoder_stays_untuned_where_the_other_is_adapted(features: Path, tmp_path: Path) -> None:
     for name, steps in (("plain", 0), ("adapted", 12)):
         config = CONFIG.model_copy(update={"adapt_steps": steps})
@@ -49,6 +50,7 @@ def test_the_untuned_encoder_stays_untuned_where_the_other_is_adapted(features: 
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3  # and the other one was
 
 
+@pytest.mark.integration
 def test_targets_come_first_and_no_candidate_twice(data: Examples) -> None:
     requests = data.splits["train"]
     rows = requests.query_rows[:5]

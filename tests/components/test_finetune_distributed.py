@@ -31,6 +31,7 @@ def curve_of(teacher: Path) -> list[float]:
     return [point["loss"] for point in json.loads((teacher / "curve.json").read_text())]
 
 
+@pytest.mark.integration
 def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path) -> None:
     """With a trained encoder, and each process's half of a step computed in two parts."""
     overrides = {**STILL, **TRAINED_ENCODER, "epochs": 3}

@@ -47,6 +47,7 @@ def train(features: Path, folder: Path, **overrides: Any) -> tuple[dict[str, Any
 # A step in parts --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("overrides", [{}, TRAINED_ENCODER, {"sampled_items": 30}, {"mask_chance": 0.5}], ids=str)
 def test_a_step_in_parts_is_the_same_step(features: Path, tmp_path: Path, overrides: dict[str, Any]) -> None:
     settings = {**STILL, **overrides, "precision": "fp32", "epochs": 2, "encoder_layer_decay": 0.9}
@@ -55,6 +56,7 @@ def test_a_step_in_parts_is_the_same_step(features: Path, tmp_path: Path, overri
     assert parts == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.integration
 def test_more_parts_than_there_are_windows(features: Path, tmp_path: Path) -> None:
     settings = {**STILL, "epochs": 1, "batch_size": 3, "requests_per_step": 2}
     _, whole = train(features, tmp_path / "whole", **settings)
@@ -101,6 +103,7 @@ def test_the_sampled_loss_is_the_whole_one_on_average() -> None:
     assert float(few) == pytest.approx(float(same), rel=1e-6)
 
 
+@pytest.mark.integration
 def test_a_teacher_learns_from_sampled_items(features: Path, tmp_path: Path) -> None:
     """About .50, as with the whole catalogue, where popularity has .07."""
     result, losses = train(
@@ -182,6 +185,7 @@ def test_augmented_training_is_another_training_that_learns(features: Path, tmp_
 # Several teachers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_the_scores_of_several_teachers_are_their_mean(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     result, _ = train(features, tmp_path / "two", teachers=2, epochs=2)
     for seed in (0, 1):
@@ -226,6 +230,7 @@ def test_progress_names_the_teacher_that_is_trained(features: Path, tmp_path: Pa
 # Adapters in joint training ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     overrides = {**TRAINED_ENCODER, "precision": "fp32", "epochs": 2}
     whole, _ = train(features, tmp_path / "whole", **overrides)
@@ -267,6 +272,7 @@ def tiny_encoder(data: examples.Examples, tmp_path: Path) -> tuple[Any, Any]:
     )
 
 
+@pytest.mark.integration
 def test_adaptation_makes_the_catalogues_words_less_of_a_surprise(features: Path, tmp_path: Path) -> None:
     overrides = {"adapt_steps": 40, "adapt_learning_rate": 2e-3, "epochs": 1}
     result, _ = train(features, tmp_path / "x", **overrides)
@@ -297,6 +303,7 @@ class Interrupted(Progress):
             raise KeyboardInterrupt
 
 
+@pytest.mark.integration
 def test_whatever_is_on_an_interrupted_run_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
     """Adaptation, adapters, two teachers, sampled items and augmentation all draw random numbers."""
     config = changed(
@@ -380,6 +387,7 @@ except OutOfMemory as error:
 """
 
 
+@pytest.mark.integration
 def test_running_out_of_memory_names_what_takes_less(features: Path, tmp_path: Path) -> None:
     """In a process that is limited to 1.5 GB more than it uses after its imports."""
     done = subprocess.run(
@@ -404,6 +412,7 @@ def test_compiled_networks_learn_the_same(features: Path, tmp_path: Path) -> Non
     assert compiled == pytest.approx(losses, rel=1e-4)
 
 
+@pytest.mark.integration
 def test_where_nothing_compiles_training_goes_on_and_says_so(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def open_weights(world: Path, start: WarmStart, features: Path, **overrides: Any
 # The gain -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
@@ -297,6 +298,7 @@ def test_a_repeated_run_begins_where_the_champion_of_the_same_data_began(tmp_pat
     assert "no longer stored" in champion_weights.select_warm_start(models, "m2", "tuesday").why
 
 
+@pytest.mark.integration
 def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path: Path) -> None:
     models = ModelRegistry(url)
     champion_weights.save_weights(models, CHAMPION, world / "teacher")
@@ -324,6 +326,7 @@ def run_component(workspace: Path, features: Path, number: int, champion: str, c
     return ledger.read_entries(workspace / "runs" / run)["finetune"]
 
 
+@pytest.mark.integration
 def test_another_champion_changes_the_lineage_only_for_a_warm_start(world: Path, tmp_path: Path) -> None:
     workspace, quick = tmp_path / "w", {"epochs": 1}
     features = write_features(tmp_path / "features", days=7)

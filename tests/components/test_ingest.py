@@ -193,6 +193,7 @@ def test_the_same_data_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> 
     assert first["data_digest"] == second["data_digest"] != changed["data_digest"]
 
 
+@pytest.mark.integration
 def test_row_groups_do_not_depend_on_how_the_rows_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "ROW_GROUP", 1000)
     monkeypatch.setattr(text_stream, "CHUNK_BYTES", 4096)

@@ -78,6 +78,7 @@ def erased_of(folder: Path, *ids: str) -> ErasedUsers:
     return erased
 
 
+@pytest.mark.integration
 def test_the_rows_of_an_erased_user_are_left_out_of_every_table(source: Path) -> None:
     before = run(source)
     raw = source.parent / "raw"
@@ -99,6 +100,7 @@ def test_the_rows_of_an_erased_user_are_left_out_of_every_table(source: Path) ->
     assert [row["reason"] for row in rejected if row["table"] == "events"] == ["unknown item"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ids", [("u",), ("1",), ("U1",), ("u1 ",), ("u111",)])
 def test_an_id_that_is_part_of_others_erases_nobody(source: Path, ids: tuple[str, ...]) -> None:
     before = run(source)
@@ -190,6 +192,7 @@ def test_a_normalisation_that_is_declared_later_brings_nobody_back(
         assert other["erased_rows"]["users"] == int(given == written)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("user", ["anna maria", "a,b", "urn:anna", 'anna "b" c', "<anna", "O'Hara, Anna"])
 def test_an_id_of_several_words_is_in_no_rejected_row(source: Path, user: str) -> None:
     quoted = '"' + user.replace('"', '""') + '"'

@@ -45,6 +45,7 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", SPELLINGS)
 def test_what_makes_ids_meet_is_named_and_does(tmp_path: Path, kind: str) -> None:
     left, right = SPELLINGS[kind]

@@ -35,6 +35,7 @@ def categories(folder: Path, text: str, **columns: Any) -> list[str]:
     return first  # type: ignore[no-any-return]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", LISTS)
 def test_lists_in_every_spelling(tmp_path: Path, kind: str) -> None:
     assert categories(tmp_path, LISTS[kind]) == ["Action", "Sci-Fi, old"]
@@ -54,6 +55,7 @@ def test_what_is_a_list_and_what_is_not(tmp_path: Path, text: str, expected: lis
     assert categories(tmp_path, text) == expected
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("opening", "between", "closing"),
     [("[", ", ", "]"), ("", " ", ""), ("", ";", ""), ("{", ",", "}"), ("(", ", ", ")"), ("[", " ", "]"),

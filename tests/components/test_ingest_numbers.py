@@ -33,6 +33,7 @@ def test_numbers_of_any_locale(text: str, point: float | None, comma: float | No
         assert db.execute("SELECT number_point(?), number_comma(?)", [text, text]).fetchall() == [(point, comma)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("text", "price", "code"),
     [
@@ -80,6 +81,7 @@ def test_the_decimal_sign_that_helps_is_named(tmp_path: Path, prices: list[str],
     assert "decimal" not in error.value.hint
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "words",
     [("true", "false"), ("True", "False"), ("t", "f"), ("yes", "no"), ("Y", "N"), ("ja", "nein"), ("on", "off")],

@@ -122,6 +122,7 @@ def ordered() -> dict[str, str]:
     } | {"users": "SELECT * FROM users ORDER BY customer"}
 
 
+@pytest.mark.integration
 def test_postgres_and_files_give_the_same_rows(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +209,7 @@ def test_the_password_is_in_no_message_and_no_file(
         assert path.is_dir() or PASSWORD.encode() not in path.read_bytes()
 
 
+@pytest.mark.integration
 def test_a_server_that_is_killed_half_way(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 

@@ -155,6 +155,7 @@ def test_far_times_of_a_duckdb_file_are_rejected_by_row(tmp_path: Path, type: st
     assert survey(str(tmp_path / "shop.duckdb")).tables["things"].columns["title"].values == len(FAR) + 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("type", ["timestamp", "timestamptz", "date"])
 def test_far_times_of_postgres_are_rejected_by_row(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type: str
@@ -177,6 +178,7 @@ def test_far_times_of_postgres_are_rejected_by_row(
     assert survey(postgres.url).tables["things"].columns["title"].values == len(FAR) + 1
 
 
+@pytest.mark.integration
 def test_a_duckdb_file_reaches_no_other_file(tmp_path: Path) -> None:
     secret, written = tmp_path / "secret.txt", tmp_path / "written.csv"
     secret.write_text("not to be read")

@@ -49,6 +49,7 @@ def modes(tmp_path: Path, umask: str, *settings: str) -> tuple[set[int], set[int
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("umask", "settings", "expected"),
     [

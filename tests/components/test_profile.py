@@ -100,6 +100,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(tmp_path_factory.mktemp("gender"), World("gender"), declared)
 
 
+@pytest.mark.integration
 def test_users_without_a_history_get_what_their_field_decides(trained: Trained, tmp_path: Path) -> None:
     ndcg = served_ndcg(trained, tmp_path)
     assert ndcg["declared"] > ndcg["popularity"] + 0.1

@@ -218,6 +218,7 @@ def online(shop: Workshop, *features: str, user: str = "u1", item: str = "i1") -
 # -- decide --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_good_candidate_is_registered_with_its_evidence(shop):
     bundle, evaluation = shop.created("a")
     verdict, result = shop.decide(bundle, evaluation)
@@ -342,6 +343,7 @@ def test_a_changed_bundle_is_refused(shop):
 # -- promote -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
@@ -399,6 +401,7 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     assert now.tags["model_id"] == open_bundle(bundle).model_id != model_id
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("content", ['{"until": "nonsense"}', "[1]", '{"until": 7}'])
 def test_a_damaged_watermark_does_not_stand_in_the_way(shop, content):
     bundle, evaluation = shop.created("a")
@@ -474,6 +477,7 @@ def test_stale_evidence_says_what_serves_and_what_to_try_where_it_runs(shop, mon
     assert {"rankline runs retry" in each.hint for each in errors} == {in_pod}
 
 
+@pytest.mark.integration
 def test_what_waits_or_is_refused_is_announced_and_a_promotion_once_it_has_happened(shop):
     from mlflow import MlflowClient
 
@@ -659,6 +663,7 @@ def _decide_and_promote(gate, shop_root: Path, name: str) -> tuple[str, str, str
     return name, outcome, ""
 
 
+@pytest.mark.integration
 def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop):
     checks_of(shop.root / "checks")
     write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))

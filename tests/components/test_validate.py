@@ -264,6 +264,7 @@ FAULTS: list[tuple[str, Callable[[Rows], Any], dict[str, Any], list[Any]]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("what", "spoil", "settings", "examples"), FAULTS, ids=[fault[0] for fault in FAULTS])
 def test_a_fault_fails_its_expectation_and_no_other(
     tmp_path: Path,
@@ -284,6 +285,7 @@ def test_a_fault_fails_its_expectation_and_no_other(
     assert [example for example in examples if example not in bad[what]["examples"]] == []
 
 
+@pytest.mark.integration
 def test_a_critical_fault_stops_the_flow_and_leaves_the_report(tmp_path: Path) -> None:
     rows = data.rows()
     edit("events", 5, item_id="i99")(rows)
@@ -309,6 +311,7 @@ def test_a_warning_is_reported_and_the_step_continues(tmp_path: Path) -> None:
     assert (tmp_path / "clean" / "events.parquet").is_file()
 
 
+@pytest.mark.integration
 def test_good_data_passes_and_every_expectation_has_a_fault_above(good: Path) -> None:
     assert failed(good / "report") == []
     content = {name for name in results(good / "report") if not name.endswith(SCHEMA)}
@@ -348,6 +351,7 @@ def test_a_label_that_is_no_number_is_refused(tmp_path: Path) -> None:
         validate(data.write(tmp_path / "raw", rows, types=types), tmp_path / "c", tmp_path / "r", config=CONFIG)
 
 
+@pytest.mark.integration
 def test_a_label_that_is_gone_has_drifted(tmp_path: Path, before: Path) -> None:
     schema = SCHEMAS["events"]
     types = {"events": schema.remove(schema.get_field_index("click"))}
@@ -360,6 +364,7 @@ def test_a_label_that_is_gone_has_drifted(tmp_path: Path, before: Path) -> None:
     assert (result["changes"]["click_drift"], result["changes"]["events_rows_change"]) == (1.0, round(1 / 59, 6))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("table", "column"), [("items", "release_year"), ("events", "split")])
 def test_a_renamed_column_is_reported_with_the_new_one(tmp_path: Path, before: Path, table: str, column: str) -> None:
     schema, rows = SCHEMAS[table], good_rows()
@@ -378,6 +383,7 @@ def test_a_renamed_column_is_reported_with_the_new_one(tmp_path: Path, before: P
         validate(raw, tmp_path / "clean2", tmp_path / "report2", config=strict, previous=before)
 
 
+@pytest.mark.integration
 def test_a_clock_behind_the_last_run_is_refused(tmp_path: Path, before: Path) -> None:
     """The machine's clock went back: what it sees is older than what was there already."""
     rows = good_rows()
@@ -390,12 +396,14 @@ def test_a_clock_behind_the_last_run_is_refused(tmp_path: Path, before: Path) ->
     validate(raw, tmp_path / "clean", tmp_path / "report2", config=right, previous=before)
 
 
+@pytest.mark.integration
 def test_a_clock_behind_the_events_is_refused(tmp_path: Path) -> None:
     early = CONFIG.model_copy(update={"now": (data.START + 41 * data.HOUR).isoformat()})
     with pytest.raises(ValidationFailed, match=r"every event is in .*, 2024-01-02 17:00\): fails for 19 of 60 rows"):
         validate(lay(tmp_path / "raw", good_rows()), tmp_path / "clean", tmp_path / "report", config=early)
 
 
+@pytest.mark.integration
 def test_a_source_without_users_or_without_queries_is_fine(tmp_path: Path) -> None:
     for name, (key, table) in {"search": ("user_id", "users"), "visits": ("query_id", "queries")}.items():
         rows = good_rows()
@@ -421,6 +429,7 @@ def test_all_that_is_at_fault_is_counted_and_some_of_it_named(
     assert unknown["examples"] == ["x00", "x04", *[frames.OTHERS] * 3]
 
 
+@pytest.mark.integration
 def test_a_change_stops_the_flow_where_the_settings_say_so(tmp_path: Path, before: Path) -> None:
     rows = good_rows()
     fewer_events(rows)
@@ -540,6 +549,7 @@ class TestProfiles:
         assert profile.previous_profile_for(tmp_path, "recipe", "b") is None
 
 
+@pytest.mark.integration
 def test_texts_that_all_have_the_same_label_are_refused_in_those_words(tmp_path: Path) -> None:
     lines = ["text,label", *(f"text number {n},positive" for n in range(120))]
     (tmp_path / "texts.csv").write_text("\n".join(lines) + "\n")
@@ -549,6 +559,7 @@ def test_texts_that_all_have_the_same_label_are_refused_in_those_words(tmp_path:
         validate(tmp_path / "raw", tmp_path / "clean", tmp_path / "report", config=recipe.validate)
 
 
+@pytest.mark.integration
 def test_what_the_data_brings_is_no_markup_in_the_report(tmp_path: Path) -> None:
     script, name = "<script>alert(1)</script>", '<img src=x onerror="a">&'
     rows = good_rows()
@@ -570,6 +581,7 @@ def test_what_the_data_brings_is_no_markup_in_the_report(tmp_path: Path) -> None
     assert "&lt;" not in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ['v"ec', "v'ec", "v; DROP TABLE items", "select", "a.b", "{0}", "v\nec", "$path"])
 def test_a_vector_may_have_any_name(tmp_path: Path, name: str) -> None:
     rows = good_rows()

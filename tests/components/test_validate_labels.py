@@ -15,6 +15,8 @@ from components.validate.step import validate
 from rankline.errors import ValidationFailed
 from tests.components.labelled_log import ingest_log
 
+pytestmark = pytest.mark.integration
+
 LABELS = {"click": {}, "stars": {"type": "graded", "scale": (1, 10), "at_least": 6}, "seconds": {"type": "continuous"}}
 MAPPED = {name: name for name in LABELS}
 

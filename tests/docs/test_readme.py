@@ -86,6 +86,7 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
@@ -105,6 +106,7 @@ def test_the_readme_has_the_first_commands() -> None:
     assert "ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve" in text
 
 
+@pytest.mark.integration
 def test_every_setting_a_page_changes_exists() -> None:
     from pipelines.recipes import named
 

@@ -19,6 +19,7 @@ def test_the_page_matches_the_code() -> None:
     assert not diff, f"docs/reference.md differs; run: make reference\n{diff}"
 
 
+@pytest.mark.integration
 def test_nothing_is_left_out() -> None:
     page = reference.document()
     for path, command in COMMANDS.items():
@@ -38,6 +39,7 @@ def test_nothing_is_left_out() -> None:
     assert "| events | `known_at` | timestamp[us, tz=UTC] | required |" in page
 
 
+@pytest.mark.integration
 def test_a_page_that_differs_is_refused_with_the_command_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

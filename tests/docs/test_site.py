@@ -28,6 +28,7 @@ def build(into: Path, *, docs: Path | None = None) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.integration
 def test_the_site_builds_and_reads_without_a_network(tmp_path: Path) -> None:
     done = build(tmp_path / "site")
     assert done.returncode == 0, done.stderr
@@ -46,6 +47,7 @@ def test_the_site_builds_and_reads_without_a_network(tmp_path: Path) -> None:
         assert loaded == [], page
 
 
+@pytest.mark.integration
 def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     (docs / "assets").mkdir(parents=True)

@@ -38,6 +38,7 @@ def context(rows: int) -> dict[str, Any]:
     return {"request_time": [1e9] * rows, "last_event_time": [0.0] * rows, "history_length": [1.0] * rows}
 
 
+@pytest.mark.integration
 def test_a_join_in_postgres_is_the_join_in_duckdb(
     sources: Path,  # noqa: F811
     tmp_path: Path,
@@ -83,6 +84,7 @@ def test_an_interrupted_load_leaves_no_tables(
     assert actual == (0,)
 
 
+@pytest.mark.integration
 def test_a_locked_registry_is_one_message_in_time(
     sources: Path,  # noqa: F811
     tmp_path: Path,

@@ -201,6 +201,7 @@ def test_the_context_is_the_one_of_a_frozen_request(folder: Path) -> None:
         )
 
 
+@pytest.mark.integration
 def test_feasts_command_line_applies_every_definition(tmp_path: Path) -> None:
     copy = shutil.copytree(Path(feature_repo.__file__).parent, tmp_path / "feature_repo")
     run = subprocess.run(

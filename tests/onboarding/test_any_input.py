@@ -104,6 +104,7 @@ INPUTS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", INPUTS)
 def test_no_input_ends_in_a_stack_trace(tmp_path: Path, name: str) -> None:
     source = tmp_path / "source"
@@ -140,6 +141,7 @@ def test_a_zone_that_is_missing_makes_no_time_a_mere_guess(tmp_path: Path) -> No
     assert {each.setting: each.confidence_label for each in columns}["timestamp"] == "sure"
 
 
+@pytest.mark.integration
 def test_prices_that_ingest_would_refuse_are_no_guess(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(lines(LOG))
     items = [{"item_id": f"i{n}", "title": f"a thing called {n}", "price": f"{n}.50"} for n in range(200)]

@@ -88,6 +88,7 @@ METADATA: dict[str, str] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", METADATA)
 @pytest.mark.parametrize("name", ["dataset-metadata.json", "info.jsonl"])
 def test_json_beside_the_tables_is_left_out_and_named(tmp_path: Path, kind: str, name: str) -> None:
@@ -125,6 +126,7 @@ def objects(rows: int, keys: int) -> list[dict[str, Any]]:
     return [{"item_id": f"i{n}", "details": {f"Detail {n * 7 % keys + k}": k for k in range(8)}} for n in range(rows)]
 
 
+@pytest.mark.integration
 def test_an_object_with_hundreds_of_keys_is_one_column(tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, objects(400, 700))))
     (table,) = survey(str(tmp_path)).tables.values()
@@ -143,6 +145,7 @@ def test_a_struct_with_hundreds_of_fields_is_one_column(tmp_path: Path) -> None:
     assert list(table.columns) == ["item_id", "details"]
 
 
+@pytest.mark.integration
 def test_every_column_of_a_beir_folder_is_looked_at(tmp_path: Path) -> None:
     tables = survey(str(odd_sources.beir(tmp_path / "beir"))).tables
     values = {role: {name: stats.values for name, stats in table.columns.items()} for role, table in tables.items()}

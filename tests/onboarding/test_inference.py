@@ -39,6 +39,7 @@ def rejected(proposal: Proposal, folder: Path) -> dict[str, dict[str, int]]:
     return {t: r for t, r in dry_run(interactions(proposal.survey.source, str(path)).ingest).rejected.items() if r}
 
 
+@pytest.mark.integration
 def test_a_german_shop_in_csv(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.german_shop(tmp_path / "shop"))
     assert proposal.roles == {"events": "shop_orders", "items": "artikel"}
@@ -60,6 +61,7 @@ def test_a_german_shop_in_csv(tmp_path: Path) -> None:
     assert "unknown item" not in rejected(proposal, tmp_path).get("events", {})
 
 
+@pytest.mark.integration
 def test_a_database_of_searches_by_users(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.shop_database(tmp_path / "shop.duckdb"))
     assert proposal.roles == {"events": "clicks", "items": "products", "users": "customers"}
@@ -91,6 +93,7 @@ def test_a_single_label_is_a_gap(tmp_path: Path) -> None:
     assert "all texts have the same label" in [gap.what for gap in proposal.gaps]
 
 
+@pytest.mark.integration
 def test_ratings_in_json_lines(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.ratings(tmp_path / "books"))
     settings = columns(proposal)
@@ -102,6 +105,7 @@ def test_ratings_in_json_lines(tmp_path: Path) -> None:
     assert rejected(proposal, tmp_path) == {}
 
 
+@pytest.mark.integration
 def test_known_layouts(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.beir(tmp_path / "beir"))
     assert (proposal.kind, tomllib.loads(render_map(proposal))) == ("search", {"format": "beir"})
@@ -116,6 +120,7 @@ def test_known_layouts(tmp_path: Path) -> None:
     assert rejected(proposal, tmp_path) == {}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("times", "unit", "flags"),
     [
@@ -141,6 +146,7 @@ def test_times(tmp_path: Path, times: list[object], unit: str, flags: list[str])
     assert [gap.flag for gap in proposal.gaps if gap.flag] == flags
 
 
+@pytest.mark.integration
 def test_each_time_without_a_zone_is_a_gap_of_its_own(tmp_path: Path) -> None:
     def gaps(at: str, created: str) -> tuple[list[str], object]:
         with duckdb.connect() as db:
@@ -163,6 +169,7 @@ def test_each_time_without_a_zone_is_a_gap_of_its_own(tmp_path: Path) -> None:
     assert gaps(naive, "DATE '2020-01-01' + i::INTEGER") == (both, None)
 
 
+@pytest.mark.integration
 def test_kinds_of_events_are_known_by_their_values(tmp_path: Path) -> None:
     source = odd_sources.german_shop(tmp_path / "shop")
     log = source / "shop_orders.csv"
@@ -181,6 +188,7 @@ def test_an_exact_name_goes_before_a_similar_one(tmp_path: Path) -> None:
     assert columns(proposed(source))["category"] == "Category"
 
 
+@pytest.mark.integration
 def test_overrides_are_taken(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books")
     proposal = proposed(source, overrides={"title": "genres", "text": "title", "item_id": "bookId"})
@@ -224,6 +232,7 @@ def test_names_in_any_script_have_words() -> None:
     assert not is_id("用户")
 
 
+@pytest.mark.integration
 def test_values_that_toml_has_to_quote_are_unchanged(tmp_path: Path) -> None:
     source = odd_sources.german_shop(tmp_path / "shop")
     log = source / "shop_orders.csv"
@@ -244,6 +253,7 @@ def test_files_that_one_encoding_fits_are_read_in_it(tmp_path: Path) -> None:
     assert (surveyed.files.encoding, surveyed.encoding.runner_up) == ("cp1250", "cp1252")
 
 
+@pytest.mark.integration
 def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.recipes import named
 
@@ -266,6 +276,7 @@ def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest
             assert recipe.finetune.encoder != "tiny"  # natural language needs a pretrained encoder
 
 
+@pytest.mark.integration
 def test_attributes_of_users_become_features_by_a_line_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +378,7 @@ def test_the_first_rows_are_enough(tmp_path: Path) -> None:
     assert (surveyed.tables["books"].rows, surveyed.tables["books"].is_complete) == (90, True)
 
 
+@pytest.mark.integration
 def test_a_postgres_server(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 

@@ -47,6 +47,7 @@ def shares(events: int, *parts: int) -> tuple[int, ...]:
     return tuple(events * part // sum(parts) for part in parts)
 
 
+@pytest.mark.integration
 def test_clicks_as_zero_and_one(tmp_path: Path) -> None:
     columns = common(
         impression_id=lambda n: f"r{n // 4}", position=lambda n: n % 4 + 1, clicked=lambda n: int(n % 4 == 0),
@@ -64,11 +65,13 @@ def test_clicks_as_zero_and_one(tmp_path: Path) -> None:
     assert feedback(proposal, tmp_path) == shares(EVENTS, 1, 3, 0)
 
 
+@pytest.mark.integration
 def test_a_purchase_without_a_click_is_not_after_it(tmp_path: Path) -> None:
     columns = common(clicked=lambda n: int(n % 4 == 0), bought=lambda n: int(n % 6 == 0))
     assert "after" not in written(proposed(event_log(tmp_path / "log", columns)))["labels"]["purchase"]
 
 
+@pytest.mark.integration
 def test_impressions_and_clicks_by_type_of_event(tmp_path: Path) -> None:
     kinds = cycle("impression", "impression", "impression", "click", "order", "scroll", "frobnicate", "impression")
     proposal = proposed(event_log(tmp_path / "log", common(event=kinds)))
@@ -106,6 +109,7 @@ def test_a_purchase_after_a_click_by_type_of_event(
     assert purchase.get("after") == ("click" if after else None)
 
 
+@pytest.mark.integration
 def test_a_view_beside_clicks_alone_is_an_impression(tmp_path: Path) -> None:
     of_ads = proposed(event_log(tmp_path / "ads", common(action=cycle("view", "view", "view", "click"))))
     assert written(of_ads)["columns"]["event_types"] == {"view": "impression", "click": "click"}
@@ -133,6 +137,7 @@ def test_events_of_web_analytics(tmp_path: Path) -> None:
     assert feedback(proposal, tmp_path) == shares(EVENTS, 5, 3, 2)
 
 
+@pytest.mark.integration
 def test_reviews_with_a_verified_purchase(tmp_path: Path) -> None:
     columns = common(rating=lambda n: float(n % 5 + 1), verified_purchase=lambda n: n % 3 > 0)
     proposal = proposed(json_log(tmp_path / "log", columns))
@@ -144,6 +149,7 @@ def test_reviews_with_a_verified_purchase(tmp_path: Path) -> None:
     assert "makes no positive" in label_sentences(proposal)["purchase"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("values", "scale", "liked", "positives"),
     [
@@ -181,6 +187,7 @@ def test_a_music_app_with_skips_and_dislikes(tmp_path: Path) -> None:
     assert (positive, negative, neither) == shares(EVENTS, 3, 2, 1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("column", ["skipped", "disliked", "returned"])
 def test_a_log_that_names_only_what_went_wrong(tmp_path: Path, column: str) -> None:
     """Of plays with yes or no for a skip, those without one are the positives."""
@@ -206,6 +213,7 @@ def test_a_dwell_time_alone_makes_its_larger_half_positive(tmp_path: Path) -> No
     assert (neither, abs(positive - negative) < 0.02 * EVENTS) == (0, True)
 
 
+@pytest.mark.integration
 def test_quantities_below_zero_are_returns(tmp_path: Path) -> None:
     proposal = proposed(event_log(tmp_path / "log", common(quantity=cycle(1, 3, -2, 6))))
     assert written(proposal)["labels"] == {"purchase": {"type": "count", "weight": 5}}
@@ -286,6 +294,7 @@ def test_kinds_of_events_without_a_positive_are_a_gap(tmp_path: Path) -> None:
     assert [gap.what for gap in proposal.gaps if "makes a positive" in gap.what]
 
 
+@pytest.mark.integration
 def test_labels_that_ingest_refuses_are_never_sure(tmp_path: Path) -> None:
     source = event_log(tmp_path / "log", common(clicked=lambda n: int(n % 4 == 0), extra=lambda n: n % 9))
     sure = proposed(source)
@@ -334,6 +343,7 @@ def test_words_for_missing_are_no_values_of_a_label(
     assert feedback(proposal, tmp_path) == shares(EVENTS, *parts)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("missing", ["nan", "None", "NA"])
 def test_a_word_for_missing_among_the_values_of_other_labels(tmp_path: Path, missing: str) -> None:
     rating = lambda n: missing if n == 7 else n % 10 + 1  # noqa: E731
@@ -369,6 +379,7 @@ def test_a_view_less_common_than_a_click_is_a_positive(tmp_path: Path) -> None:
     assert set(written(proposed(event_log(tmp_path / "log", columns)))["labels"]) == {"view", "click"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -394,6 +405,7 @@ def test_other_columns_are_not_taken_for_what_happened(tmp_path: Path, name: str
     assert not [gap for gap in proposal.gaps if gap.what.startswith(f"{name} ")]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("clicked", "refusal"), [(0, "no event is a positive"), ("no", "no event is a positive")])
 def test_a_log_without_a_positive_is_said_to_be_refused(tmp_path: Path, clicked: object, refusal: str) -> None:
     proposal = proposed(event_log(tmp_path / "log", common(clicked=cycle(clicked))))
@@ -405,6 +417,7 @@ def test_a_log_without_a_positive_is_said_to_be_refused(tmp_path: Path, clicked:
     assert dry_run(config, events=EVENTS // 2).refusal == ""  # the rest may have clicks
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "values"), [("click_time", ("", 1_700_000_500, 1_700_000_900)), ("type", (1, 2, 3))])
 def test_a_column_that_says_no_more_than_a_label_is_not_named(
     tmp_path: Path, name: str, values: tuple[object, ...]
@@ -413,6 +426,7 @@ def test_a_column_that_says_no_more_than_a_label_is_not_named(
     assert not [gap for gap in proposed(event_log(tmp_path / "log", columns)).gaps if gap.what.startswith(f"{name} ")]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "rows", "is_named"),
     [

@@ -26,6 +26,7 @@ def proposed(folder: Path) -> tuple[dict[str, str], str, int]:
     return settings, surveyed.files.decimal, result.rows_kept["events"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("form", "decimal"),
     [

@@ -44,6 +44,7 @@ def shop(**columns: Cell) -> dict[str, str | bytes]:
     return {"events.csv": log(), "items.csv": items}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("every", "word", "share"), [(5, "NaN", 0.8), (5, "-", 0.8), (5, "N/A", 0.8), (8, "free", 1.0), (4, "inf", 0.75)]
 )
@@ -54,6 +55,7 @@ def test_words_among_prices(tmp_path: Path, every: int, word: str, share: float)
     assert result.result.rows_kept["items"] == 40
 
 
+@pytest.mark.integration
 def test_three_decimals_everywhere_may_be_thousands(tmp_path: Path) -> None:
     columns = proposed(tmp_path, shop(price=lambda n: f"{n + 1}.100")).column_mappings["items"]
     (price,) = [each for each in columns if each.setting == "price"]

@@ -45,6 +45,7 @@ def test_files_of_two_kinds_with_the_same_columns_are_one_table(tmp_path: Path) 
     assert tried(tmp_path, files).result.rows_read["events"] == 60
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["events_backup.csv", "tagged.csv", "old/events.csv"])
 def test_a_large_table_with_the_keys_of_events_is_not_left_out_in_silence(tmp_path: Path, name: str) -> None:
     files: dict[str, str | bytes] = {"events.csv": log(), name: more(10, tag=lambda n: f"tag {n % 3}")}

@@ -58,6 +58,7 @@ def test_quotes_behind_a_backslash_are_seen(tmp_path: Path) -> None:
     assert (settings, result.rows_kept["items"], result.rejected["items"]) == ({"escape": "\\"}, 20, {})
 
 
+@pytest.mark.integration
 def test_a_file_without_a_header_is_refused_until_its_columns_are_named(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").write_text(log_text(header=False))
     with pytest.raises(SourceError, match="looks like a row") as error:

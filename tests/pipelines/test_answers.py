@@ -16,6 +16,8 @@ from tests.components.asked_world import items
 from tests.conftest import SmokeRun
 from tests.serving.conftest import running
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def report(answers: SmokeRun) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def test_two_runs_may_make_it_at_once(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "material").iterdir()] == ["smoke"]
 
 
+@pytest.mark.integration
 def test_the_ads_are_always_the_same_and_ingest_reads_their_planted_chances_not(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -93,6 +93,7 @@ def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.integration
 def test_pods_with_nothing_but_a_bucket(smoke: SmokeRun, url: str, tmp_path: Path, away: Path) -> None:
     seed(url, smoke)
     assert rankline("fetch", "smoke", "-w", url).returncode == 0

@@ -172,6 +172,7 @@ def at_entry(smoke: SmokeRun, workspace: Path, out: Path, step: str) -> list[obj
     return ["step", step, "--recipe", "smoke", "-w", workspace, *paths]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("step", [pytest.param(s, marks=() if s == "ingest" else slow) for s in REUSABLE])
 def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path, step: str) -> None:
     with disk(tmp_path / "disk", megabytes=64) as small:
@@ -240,6 +241,7 @@ def test_a_disk_that_is_full_before_a_run_begins(smoke: SmokeRun, tmp_path: Path
         assert summary(workspace)["outcome"] == "already serving"
 
 
+@pytest.mark.integration
 def test_a_workspace_that_may_only_be_read(smoke: SmokeRun, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", megabytes=64) as small:
         workspace = smoke.copy(small.folder / "ws")
@@ -386,6 +388,7 @@ def test_the_ledger_of_a_running_step_is_damaged(smoke: SmokeRun, tmp_path: Path
         assert "try: run again" in err
 
 
+@pytest.mark.integration
 def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     event = workspace / "repository" / "events" / "2.json"

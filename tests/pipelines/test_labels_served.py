@@ -47,6 +47,7 @@ def requests() -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("log", ["types, requests"])
 def test_what_nobody_ever_clicked_is_in_no_answer(tmp_path: Path, log: str) -> None:
     rows, columns, labels = logs()[log]

@@ -93,6 +93,7 @@ def test_every_setting_of_a_recipe_lands_in_its_package(package: tuple[str, Path
     assert data == expected["ingest"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_another_process_writes_the_same_bytes(tmp_path: Path, seed: str) -> None:
     script = (
@@ -109,6 +110,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path, seed: str) -> Non
     assert output.read_bytes() == golden.path("train").read_bytes()
 
 
+@pytest.mark.integration
 def test_it_loads_again_and_compiles_to_itself(package: tuple[str, Path], tmp_path: Path) -> None:
     from kfp import compiler, components
 

@@ -102,6 +102,7 @@ def test_what_single_steps_made_is_reused(packed: Packed, capfd: pytest.CaptureF
     assert not (packed.workspace / "runs" / "r1" / "summary.json").exists()  # it has not ended
 
 
+@pytest.mark.integration
 def test_what_it_makes_has_the_keys_of_single_steps(packed: Packed) -> None:
     before = {entry.parent.name for entry in (packed.workspace / "cache").glob("*/*/entry.json")}
     for step in ("ingest", "validate"):
@@ -114,6 +115,7 @@ def test_what_it_makes_has_the_keys_of_single_steps(packed: Packed) -> None:
     assert all(packed.entries("r1")[step].core_s < 60 for step in ("ingest", "validate"))
 
 
+@pytest.mark.integration
 def test_it_promotes_and_writes_the_summary_and_twice_changes_nothing(fresh: Packed) -> None:
     fresh.prepare("r1")
     assert fresh.conclude("r1") == "promote"
@@ -125,6 +127,7 @@ def test_it_promotes_and_writes_the_summary_and_twice_changes_nothing(fresh: Pac
     assert fresh.summary("r1")["outcome"] == "promoted"
 
 
+@pytest.mark.integration
 def test_ended_within_promote_it_goes_on_with_the_verdict(fresh: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.prepare("r1")
 
@@ -164,6 +167,7 @@ def test_a_step_that_fails_ends_the_run_with_a_summary(packed: Packed) -> None:
     assert (summary["outcome"], summary["failed_step"]) == ("failed", "resolve_inputs")
 
 
+@pytest.mark.integration
 def test_where_the_champion_is_the_candidate_there_is_nothing_to_promote(packed: Packed) -> None:
     packed.prepare("r1")
     assert packed.conclude("r1") == "already_serving"

@@ -193,6 +193,7 @@ def unchanged(shop: Shop) -> dict[str, Any]:
     return shop.refresh()
 
 
+@pytest.mark.integration
 def test_nothing_changed_publishes_nothing(shop: Shop, unchanged: dict[str, Any]) -> None:
     result = unchanged
     assert result["outcome"] == "nothing changed"
@@ -201,6 +202,7 @@ def test_nothing_changed_publishes_nothing(shop: Shop, unchanged: dict[str, Any]
     assert [event.kind for event in ModelRegistry(shop.repository).history()] == ["registered", "promoted"]
 
 
+@pytest.mark.integration
 def test_prices_stock_and_takedowns_reach_the_server(shop: Shop, server: httpx.Client) -> None:
     """A file of three columns; the server that is running answers from it a little later, and never without i1."""
     first = server.get("/v1/model").json()["revision"]
@@ -223,6 +225,7 @@ def test_prices_stock_and_takedowns_reach_the_server(shop: Shop, server: httpx.C
     assert (row["title"], row["price"], row["available"], row["weight"]) == ("The love of 1", 3.5, False, 1.0)
 
 
+@pytest.mark.integration
 def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
     before = (shop.repository / "champion.json").read_bytes(), ModelRegistry(shop.repository).history()
     half = shop.write("half.csv", rows=slice(0, 20))
@@ -234,6 +237,7 @@ def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
     assert ((shop.repository / "champion.json").read_bytes(), ModelRegistry(shop.repository).history()) == before
 
 
+@pytest.mark.integration
 def test_items_deleted_in_the_source_are_removed(shop: Shop) -> None:
     """The recipe's own table is all there is, unless it is said not to be."""
     shop.write("items.csv", rows=slice(0, 39), i1={"price": 3.5, "available": False})

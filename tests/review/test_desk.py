@@ -43,6 +43,7 @@ def test_an_approval_is_one_event_with_the_reviewer_and_the_evidence(reviewed):
     assert any("`rankline sync`" in warning for warning in reviewed.warnings)
 
 
+@pytest.mark.integration
 def test_mlflow_follows_an_approval_and_a_rejection(reviewed, tables):  # noqa: F811
     shutil.copy(tables, reviewed.workspace / "mlflow.db")
     desk = Desk.open(reviewed.workspace, reviewed.repository, recipe=smoke(), warn=reviewed.warnings.append)
@@ -80,6 +81,7 @@ def test_the_evidence_of_another_candidate_is_named(reviewed):
     assert reviewed.models.champion() == ""
 
 
+@pytest.mark.integration
 def test_an_unknown_or_ambiguous_candidate_is_refused_with_the_near_ones(reviewed):
     models = [reviewed.candidate(f"m{n:02}").model_id for n in range(17)]  # of 17 ids two begin alike
     shared = next(model[0] for model in models if sum(each[0] == model[0] for each in models) > 1)
@@ -230,6 +232,7 @@ def test_a_note_of_erasure_does_not_excuse_the_verdict(reviewed):
         reviewed.approve(waiting)
 
 
+@pytest.mark.integration
 def test_a_removed_model_waits_no_more(reviewed):
     waiting = reviewed.candidate("b")
     remove(reviewed.models, waiting.model_id, who="gc", why="too old", skipped=lambda history: False)
@@ -461,6 +464,7 @@ def test_the_evidence_of_a_candidate(reviewed):
         reviewed.desk.evidence(waiting)
 
 
+@pytest.mark.integration
 def test_a_registry_in_a_bucket(url, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     reviewed = Reviewed(tmp_path, url)

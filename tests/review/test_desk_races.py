@@ -16,6 +16,8 @@ from review.queue import find, queue
 from tests.race import race
 from tests.review.reviewed import Reviewed
 
+pytestmark = pytest.mark.integration
+
 ROUNDS = 8
 
 

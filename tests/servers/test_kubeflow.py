@@ -72,6 +72,7 @@ def test_two_of_one_name(ask: Ask, world: dict[str, Any]) -> None:
     assert ask("POST", "pipelines", {"display_name": "a", "namespace": NAMESPACE}).startswith("409")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [

@@ -74,6 +74,7 @@ def lifted(server: Server, body: dict[str, Any], without: dict[str, Any]) -> str
     return max(given, key=lambda item: given[item] - before[item])
 
 
+@pytest.mark.integration
 def test_the_store_beside_the_named_one_is_read(server: Server) -> None:
     assert server.client.get("/readyz").json()["features"]["service"] == FIELDS.service
 
@@ -132,6 +133,7 @@ def test_what_the_model_does_not_read_is_refused(server: Server, context: dict[s
     assert expected in answer.json()["expected"]
 
 
+@pytest.mark.integration
 def test_a_model_without_declared_fields_refuses_any(bundle: Bundle, tmp_path: Path) -> None:
     with running(tmp_path, "--bundle", str(bundle.folder)) as server:
         answer = server.client.post("/v1/recommend", json={"context": {"device": "phone"}})
@@ -177,6 +179,7 @@ def test_feasts_own_feature_server_gives_the_same_profile(store: Path) -> None:
         assert server.item_features(["i1", "i2"])["item_id"] == library.item_features(["i1", "i2"])["item_id"] == ["i1"]
 
 
+@pytest.mark.integration
 def test_a_new_champion_brings_its_own_store(declared: Bundle, bundle: Bundle, store: Path, tmp_path: Path) -> None:
     """The server follows the champion from a service without fields to one with them."""
     publish(tmp_path / "repository", open_bundle(bundle.folder))
@@ -189,6 +192,7 @@ def test_a_new_champion_brings_its_own_store(declared: Bundle, bundle: Bundle, s
         assert server.client.post("/v1/recommend", json={"context": {"device": "phone"}}).status_code == 200
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("at", [1e12, -1.0, 253_402_300_799])
 def test_a_time_that_no_clock_shows_is_refused(server: Server, at: float) -> None:
     reply = server.client.post("/v1/recommend", json={"context": {"time_zone": "Europe/Berlin"}, "at": at})

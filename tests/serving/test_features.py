@@ -54,6 +54,7 @@ def source(request: pytest.FixtureRequest, store: Path) -> FeatureSource:
     return opened
 
 
+@pytest.mark.integration
 def test_a_user_s_state_comes_from_the_store(source: FeatureSource) -> None:
     user = source.user_state("u1", DAY.timestamp())
     assert user.known
@@ -87,6 +88,7 @@ def test_item_features_are_those_of_known_items(source: FeatureSource) -> None:
     assert source.item_features(["i1"]) == {}
 
 
+@pytest.mark.integration
 def test_a_refresh_by_promotion_is_noticed(tmp_path: Path) -> None:
     """Features are materialized again into the same folder."""
     source = FeastLibrary(make_store(tmp_path / "online", popular={"i1": 1.0}))
@@ -98,6 +100,7 @@ def test_a_refresh_by_promotion_is_noticed(tmp_path: Path) -> None:
     assert "i2" in source.item_features(["i1", "i2"])["item_id"]
 
 
+@pytest.mark.integration
 def test_a_store_in_a_bucket_is_followed(
     tmp_path: Path, bucket: Bucket, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +240,7 @@ def test_features_of_a_new_catalogue_are_read_at_once() -> None:
     assert state.item_features["item_id"] == ["i1", "i2"]
 
 
+@pytest.mark.integration
 def test_the_server_reads_the_store_once_it_can(bundle: Bundle, store: Path, tmp_path: Path) -> None:
     """Ready with degraded responses before Feast is imported, then with the store's features."""
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
@@ -276,6 +280,7 @@ def gauge(server: Server, name: str) -> float:
     return float(server.client.get("/metrics").text.split(line)[1].split()[0])
 
 
+@pytest.mark.integration
 def test_what_is_materialized_is_read_without_a_restart(bundle: Bundle, tmp_path: Path) -> None:
     """Metrics, readiness and responses change within seconds."""
     store, later = make_store(tmp_path / "store", popular=POPULAR), DAY + timedelta(hours=5)
@@ -314,6 +319,7 @@ def test_importing_feast_leaves_the_counters_alone() -> None:
     assert other.registry.get_sample_value("rankline_swaps_total", {"outcome": "swapped"}) == 0
 
 
+@pytest.mark.integration
 def test_a_missing_feature_store_does_not_stop_the_server(bundle: Bundle, tmp_path: Path) -> None:
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(tmp_path / "nowhere")) as server:
         ready = server.until("/readyz", lambda r: r.json()["features"]["state"] == "down").json()

@@ -37,6 +37,7 @@ def test_a_request_names_the_user_by_the_plain_id(store: Path) -> None:
     assert SECRET not in "".join(path.read_text(errors="replace") for path in store.rglob("*") if path.is_file())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("value", "reason"), [(None, "is missing"), ("another key, long enough", "another key")])
 def test_without_the_key_the_features_are_down_and_say_why(
     store: Path, monkeypatch: pytest.MonkeyPatch, value: str | None, reason: str

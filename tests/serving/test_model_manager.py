@@ -240,6 +240,7 @@ def test_a_published_catalogue_is_a_swap_and_so_is_the_way_back(
     assert (gauge(before), gauge(first), gauge(second)) == (1, 0, None), "catalogues change all day"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("place", ["folder", "bucket", "s3"], indirect=True)
 def test_a_restart_and_a_rollback_find_each_models_own_catalogue(
     manager: ModelManager, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path

@@ -45,6 +45,7 @@ def post(server: Server, route: str, body: str, **headers: str) -> tuple[int, di
     return answer.status_code, answer.json()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("route", "body", "field"),
     [
@@ -170,6 +171,7 @@ def test_probes_answer_while_every_worker_ranks_and_more_requests_are_refused() 
         assert client.post("/v1/recommend", json={}).status_code == 200
 
 
+@pytest.mark.integration
 def test_an_error_that_nobody_foresaw_keeps_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics, engine = Metrics(), EchoEngine()
     manager = ModelManager(metrics, precision="fp32", provider="cpu", threads=1)

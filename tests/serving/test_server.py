@@ -44,6 +44,7 @@ def refused(*arguments: str) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("scale", "given", "stars"),
     [((1, 10), [10.0, 5.5], [5.0, 3.0]), ((0, 100), [50.0, 0.0], [3.0, 0.0]), ((0.5, 5), [0.5, 5.0], [1.0, 5.0])],
@@ -63,6 +64,7 @@ def test_ratings_that_a_request_brings_are_on_the_scale_of_the_data(
     assert scores(ServingPolicy(), "unscaled", [0.0, 0.0]) != pytest.approx(expected)
 
 
+@pytest.mark.integration
 def test_it_describes_its_model(server: Server, bundle: Bundle) -> None:
     ready = server.client.get("/readyz").json()
     assert (ready["ready"], ready["model_id"], ready["revision"]) == (True, bundle.model_id, bundle.revision)
@@ -168,6 +170,7 @@ def under_load(server: Server, field: str) -> Iterator[list[list[tuple[int, str]
             thread.join()
 
 
+@pytest.mark.integration
 def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
     """From no champion to a first and a second, then a damaged third: every request is answered."""
     registry = tmp_path / "repository"
@@ -199,6 +202,7 @@ def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp
         assert 'rankline_swaps_total{outcome="refused"} 1.0' in text
 
 
+@pytest.mark.integration
 def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_path: Path) -> None:
     """From the bundle's catalogue to two later ones and back, with an item hidden on the way."""
     registry = tmp_path / "repository"
@@ -226,6 +230,7 @@ def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_pa
         assert (model["revision"], model["items"], model["hidden"]) == (bundle.revision, 40, ["i2"])
 
 
+@pytest.mark.integration
 def test_a_hidden_item_leaves_every_answer_within_seconds_and_stays_away(bundle: Bundle, tmp_path: Path) -> None:
     """With default settings, hidden from the command line; then the server is restarted."""
     registry = tmp_path / "repository"
@@ -259,6 +264,7 @@ def test_a_hidden_item_leaves_every_answer_within_seconds_and_stays_away(bundle:
         assert reply(server)["rank"]["hidden"] == [item]
 
 
+@pytest.mark.integration
 def test_a_damaged_catalogue_is_refused_while_the_old_one_serves(bundle: Bundle, tmp_path: Path) -> None:
     registry = tmp_path / "repository"
     publish(registry, bundle)
@@ -273,6 +279,7 @@ def test_a_damaged_catalogue_is_refused_while_the_old_one_serves(bundle: Bundle,
         assert 'rankline_swaps_total{outcome="refused"} 1.0' in server.client.get("/metrics").text
 
 
+@pytest.mark.integration
 def test_sigterm_finishes_what_is_under_way(bundle: Bundle, tmp_path: Path) -> None:
     """A request with a half-sent body is still answered after the signal; then the server exits with 0."""
     with running(tmp_path, "--bundle", str(bundle.folder)) as server:
@@ -322,6 +329,7 @@ def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:
     assert "--provider cpu" in reply
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -348,6 +356,7 @@ def test_an_option_without_a_meaning_is_refused(option: str, value: str, capsys:
     assert "number" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_no_training_library_is_loaded(bundle: Bundle) -> None:
     """The serving image does not have them."""
     script = f"""

@@ -29,6 +29,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.integration
 def test_the_profile_is_printed_and_drawn(books: Path) -> None:
     done = rankline("data", "profile", "--recipe", "books:books", "--html", "profile.html", cwd=books)
     assert done.returncode == 0, done.stderr
@@ -57,6 +58,7 @@ def test_json_holds_every_number(books: Path) -> None:
     assert columns["category"]["top"] == {"drama": 90, **{f"number {n}": 23 if n < 2 else 22 for n in range(4)}}
 
 
+@pytest.mark.integration
 def test_a_slice_is_a_source_of_its_own(books: Path) -> None:
     done = rankline("data", "slice", "--recipe", "books:books", "--users", 20, "--to", "slice", cwd=books)
     assert done.returncode == 0, done.stderr
@@ -82,6 +84,7 @@ def test_a_slice_is_a_source_of_its_own(books: Path) -> None:
     assert tomllib.loads((books / "slice/map.toml").read_text())["columns"]["labels"] == {"rating": "rating"}
 
 
+@pytest.mark.integration
 def test_positives_negatives_and_neither_are_counted_and_stay_in_a_slice(tmp_path: Path) -> None:
     kinds = cycle("impression", "impression", "click", "purchase", "return", "login")
     columns = common(event=kinds, request_id=lambda n: f"r{n // 6}", position=lambda n: n % 6 + 1)

@@ -19,6 +19,8 @@ from tests.cli.in_process import rankline, refused
 from tests.onboarding import odd_sources
 from tests.onboarding.proposals import Cell, csv, log, tried, write
 
+pytestmark = pytest.mark.integration
+
 
 def test_the_map_and_the_recipe_are_written_and_work(tmp_path: Path) -> None:
     odd_sources.ratings(tmp_path / "books")

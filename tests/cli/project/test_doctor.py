@@ -53,6 +53,7 @@ def copy(smoke: SmokeRun, tmp_path: Path) -> Path:
     return smoke.copy(tmp_path / "workspace")
 
 
+@pytest.mark.integration
 def test_a_healthy_workspace_passes(smoke: SmokeRun) -> None:
     done = CliRunner().invoke(app, ["doctor", "-r", "smoke", "-w", str(smoke.workspace), "--port", "0", "--json"])
     payload = json.loads(done.stdout)
@@ -227,6 +228,7 @@ def test_a_library_of_the_wrong_version(tmp_path: Path, monkeypatch: pytest.Monk
     assert "onnx 0.0.1 (locked: 1." in findings_of(libraries.lock, context(tmp_path))["lock"].found
 
 
+@pytest.mark.integration
 def test_doctor_ends_with_one_when_something_fails(tmp_path: Path) -> None:
     pretend(tmp_path / "path", "onnxruntime", "1.31.1")
     path = os.pathsep.join([str(tmp_path / "path"), os.environ.get("PYTHONPATH", "")])
@@ -358,6 +360,7 @@ def test_a_repository_that_the_recipe_keeps_elsewhere(copy: Path, smoke: SmokeRu
     assert findings["model registry"].found == f"none yet at {tmp_path / 'shared'}-gone; the first run creates it"
 
 
+@pytest.mark.integration
 def test_a_repository_in_a_bucket(
     copy: Path, smoke: SmokeRun, bucket: Bucket, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +470,7 @@ def test_a_registry_that_is_missing_is_not_created(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_an_mlflow_that_does_not_answer(copy: Path) -> None:
     finding = findings_of(stores.mlflow, context(copy, "promote.tracking_uri=http://127.0.0.1:1"))["MLflow"]
     assert finding.status == "warn"

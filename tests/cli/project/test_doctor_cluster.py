@@ -129,6 +129,7 @@ def with_pull_secret(
     server.put("serviceaccounts", "default-editor", namespace=NS, imagePullSecrets=[{"name": "registry"}])
 
 
+@pytest.mark.integration
 def test_images_are_pulled_with_the_secrets_of_the_service_account(
     kubeflow: Kubeflow,  # noqa: F811
     api: KubernetesApi,  # noqa: F811
@@ -182,6 +183,7 @@ def test_stores_that_only_the_cluster_reaches_are_warnings(
     assert {findings[name]["status"] for name in ("history", "storage.artifacts", "MLflow")} == {"warn"}
 
 
+@pytest.mark.integration
 def test_a_database_is_not_filled(
     kubeflow: Kubeflow,  # noqa: F811
     pinned: list[str],

@@ -50,6 +50,7 @@ def test_without_a_terminal_it_needs_yes(world: tuple[Path, list[str]]) -> None:
     assert len(names(workspace / "repository" / "bundles")) == 5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("answer", "left"), [("n\n", 5), ("y\n", 2)])
 def test_in_a_terminal_it_asks(world: tuple[Path, list[str]], answer: str, left: int) -> None:
     workspace, _ = world
@@ -120,6 +121,7 @@ def test_models_of_another_repository_are_found_by_the_last_runs_settings(tmp_pa
     assert not (workspace / "repository").exists()
 
 
+@pytest.mark.integration
 def test_a_schedule_has_limits_and_full_retrains(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
 

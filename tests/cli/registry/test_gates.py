@@ -54,6 +54,7 @@ def test_a_run_is_checked_and_a_changed_score_is_seen(smoke: SmokeRun, tmp_path:
     assert "outcome: refused stored, promote recomputed" in done.stdout
 
 
+@pytest.mark.integration
 def test_scores_that_left_with_erased_users_are_named(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "workspace")
     for path in (workspace / "runs" / smoke.summary["run"]).glob("*.json"):
@@ -73,6 +74,7 @@ def test_a_run_without_a_verdict_is_said_to_have_none(smoke: SmokeRun) -> None:
     assert "there is no run" in refused("gates", "check", "nosuch", "-w", smoke.workspace, code=2)
 
 
+@pytest.mark.integration
 def test_a_simulation_and_a_plan_in_small() -> None:
     result = json.loads(rankline("gates", "simulate", "--trials", 100, "--nights", 5, "--json").stdout)
     assert {row["rule"] for row in result["rows"]} == {"budget", "margin"}

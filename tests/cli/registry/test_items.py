@@ -90,6 +90,7 @@ def test_strict_hides_all_or_nothing(work: Path, tmp_path: Path) -> None:
         run_cli("items", "hide", "i3", "--strict", "--repository", f"memory://{tmp_path}/empty")
 
 
+@pytest.mark.integration
 def test_the_process_ends_as_it_should_each_time(work: Path) -> None:
     """Arrow's read-ahead threads on a Python stream used to abort about half of the processes with 134."""
     codes = [command.rankline("items", *what, "-w", work).returncode for what in (("hide", "i3"), ("list",)) * 5]

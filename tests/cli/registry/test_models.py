@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -74,6 +75,7 @@ def test_an_empty_workspace(tmp_path: Path) -> None:
     assert "try: start one" in printed
 
 
+@pytest.mark.integration
 def test_a_missing_workspace_is_named(tmp_path: Path) -> None:
     for command in (
         ("champion",),

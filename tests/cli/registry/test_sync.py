@@ -44,6 +44,7 @@ def synced(gallery: Gallery, *options: str) -> dict[str, Any]:  # noqa: F811
     return result
 
 
+@pytest.mark.integration
 def test_a_sync_prints_what_it_changes_and_a_second_one_changes_nothing(gallery: Gallery) -> None:  # noqa: F811
     model_id = gallery.candidate("a", "promoted")
     record(gallery)
@@ -93,6 +94,7 @@ def test_a_rollback_moves_the_alias_and_notifies(gallery: Gallery) -> None:  # n
     ]  # fmt: skip
 
 
+@pytest.mark.integration
 def test_a_rollback_stands_where_nobody_answers_and_a_sync_mends_the_rest(gallery: Gallery) -> None:  # noqa: F811
     first, _ = gallery.candidate("a", "promoted"), gallery.candidate("b", "promoted")
     with web_server([500, 500, 500, 500, 500, 200]) as (url, received):

@@ -143,6 +143,7 @@ def test_the_lineage_of_a_model(reviewed: Reviewed) -> None:
     assert "no such model" in refused("lineage", "zzz", "-w", reviewed.workspace, code=2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_two_models_are_compared_on_the_requests_that_they_share(reviewed: Reviewed, order: tuple[int, int]) -> None:
     ids = [reviewed.candidate(name).model_id for name in ("b", "c")]

@@ -46,6 +46,7 @@ def command_in(text: str) -> list[str]:
     return ["review", "approve", *command.split()]
 
 
+@pytest.mark.integration
 def test_a_run_waits_for_a_review_and_serves_once_it_is_approved(pending: Path, workspace: Path) -> None:
     (waiting,) = listed("-w", workspace)
     assert waiting["status"] == "pending"
@@ -91,6 +92,7 @@ def another_champion(workspace: Path, folder: Path) -> str:
     return bundle.model_id
 
 
+@pytest.mark.integration
 def test_a_stale_candidate_is_measured_again_without_training(workspace: Path, tmp_path: Path) -> None:
     (waiting,) = listed("-w", workspace)
     champion = another_champion(workspace, tmp_path / "bundle")

@@ -140,6 +140,7 @@ def test_show_has_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp
     assert "there is no run 'nope'" in run_cli("runs", "show", "nope", code=2)
 
 
+@pytest.mark.integration
 def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = submitted(cluster)
     follow(cluster, run, poll_s=0)
@@ -155,6 +156,7 @@ def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster
     assert f"try: `kubectl -n {NAMESPACE} logs" in run_cli("runs", "logs", run, code=1)
 
 
+@pytest.mark.integration
 def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = submitted(cluster)
     assert f"cancelled {run}; `rankline runs retry {run}` continues" in run_cli("runs", "cancel", run)
@@ -170,6 +172,7 @@ def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster)
     assert "promoted after" in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("verdict", "code"), [("refused", 3), ("pending", 0)])
 def test_retry_ends_with_the_code_of_the_verdict(
     run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, verdict: str, code: int

@@ -24,6 +24,7 @@ from tests.servers.kubeflow import Kubeflow
 SUBMIT = ["submit", "--recipe", "smoke", *SETTINGS, "--poll", "0.05"]
 
 
+@pytest.mark.integration
 def test_compile_writes_the_package(tmp_path: Path) -> None:
     done = rankline("compile", "--recipe", "smoke", "--flow", "features", "-o", tmp_path / "flow.yaml", *SETTINGS)
     assert (done.returncode, done.stderr) == (0, "")
@@ -33,6 +34,7 @@ def test_compile_writes_the_package(tmp_path: Path) -> None:
 # submit
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("flow", "verdict", "outcome", "code", "last"), ENDS)
 def test_wait_ends_with_the_verdict(
     run_cli: RunCli, kubeflow: Kubeflow, flow: str, verdict: str, outcome: str, code: int, last: str
@@ -99,6 +101,7 @@ def test_update_takes_another_flow(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     assert owner["display_name"] == "rankline-smoke-features"
 
 
+@pytest.mark.integration
 def test_backfill_of_features(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "features")
     words = ["schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-03", "--json"]

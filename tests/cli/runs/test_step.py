@@ -55,6 +55,7 @@ def test_a_changed_setting_makes_it_run(smoke: SmokeRun, workspace: Path, tmp_pa
     assert result
 
 
+@pytest.mark.integration
 def test_deciding_and_promoting_alone(smoke: SmokeRun, workspace: Path, tmp_path: Path) -> None:
     line, result = alone(smoke, workspace, tmp_path, "decide")
     assert line.startswith("decide done in ")

@@ -31,6 +31,7 @@ def command(kubeflow: Kubeflow, *more: str) -> list[str]:
     return ["submit", "--recipe", "smoke", *PINNED, *where, *more]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("verdict", "fails_at", "code", "printed"),
     [

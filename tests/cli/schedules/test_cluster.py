@@ -160,6 +160,7 @@ def test_what_is_kept_and_how_it_is_shown(run_cli: RunCli, kubeflow: Kubeflow) -
     ]  # fmt: skip
 
 
+@pytest.mark.integration
 def test_update_keeps_what_is_not_named(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "--max-runs", "2", "--service-account", "trainer")
     (run,) = kubeflow.api.tick(datetime(2026, 11, 23, 3, tzinfo=UTC))
@@ -299,6 +300,7 @@ def backfill(run_cli: RunCli, first: int, end: int, *more: str, code: int = 0) -
     return run_cli("schedule", "backfill", "nightly", *stretch, *more, code=code)
 
 
+@pytest.mark.integration
 def test_backfill_runs_past_windows_a_few_at_once(
     run_cli: RunCli, kubeflow: Kubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +339,7 @@ def test_backfill_runs_past_windows_a_few_at_once(
     assert [(each["kind"], each["exit_code"]) for each in shown] == [("backfill", 0)] * 5
 
 
+@pytest.mark.integration
 def test_what_failed_runs_again_and_a_refusal_does_not(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli)
     kubeflow.api.fails_at = "finetune"

@@ -52,6 +52,7 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.integration
 def test_the_promoted_model_answers(smoke: SmokeRun, url: str) -> None:
     done = rankline("ask", "u1", "--url", url, "--k", 3, http_proxy="http://127.0.0.1:9")  # a proxy is not used
     assert done.returncode == 0, done.stderr
@@ -155,6 +156,7 @@ def test_a_bundle_with_a_flipped_byte(smoke: SmokeRun, tmp_path: Path) -> None:
     assert "try: " in message
 
 
+@pytest.mark.integration
 def test_a_champion_with_a_flipped_byte_in_the_repository(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = tmp_path / "ws"
     shutil.copytree(smoke.workspace / "repository", workspace / "repository")
@@ -163,5 +165,6 @@ def test_a_champion_with_a_flipped_byte_in_the_repository(smoke: SmokeRun, tmp_p
     assert "scorer.onnx does not match its digest" in message
 
 
+@pytest.mark.integration
 def test_a_folder_that_is_not_a_bundle(tmp_path: Path) -> None:
     assert "this is not a model bundle" in command.refused("serve", "--bundle", tmp_path, "--port", 0, code=2)

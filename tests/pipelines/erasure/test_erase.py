@@ -54,6 +54,7 @@ def mentions(root: Path, user: str) -> list[str]:
     return matches
 
 
+@pytest.mark.integration
 def test_nothing_holds_an_erased_user_and_no_run_brings_it_back(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "workspace")
     source = Path(shutil.copytree(workspace / "material" / "smoke", tmp_path / "source"))
@@ -221,6 +222,7 @@ def test_a_file_that_nobody_can_erase_from_fails_the_command(workspace: Path, na
     erase(workspace, ["anna@example.com"], say=lambda _: None)
 
 
+@pytest.mark.integration
 def test_one_that_was_killed_can_be_run_again(workspace: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pipelines.erasure.erase import erase\n"
@@ -293,6 +295,7 @@ def test_free_text_is_said_and_left_and_fails_nothing(workspace: Path) -> None:
     assert [(each.path, each.action) for each in again.treated] == [("data/shop.csv", "mentioned")]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("depth", [400, 5_000, 200_000])  # how deep a parser reads depends on the version of Python
 def test_objects_too_deep_to_be_read_hide_no_user(workspace: Path, depth: int) -> None:
     deep = '{"a":' * depth + '{"user_id": "USER"}' + "}" * depth + "\n"
@@ -349,6 +352,7 @@ def test_folders_beside_the_workspace_are_erased_from(workspace: Path, tmp_path:
     assert evidence_digest(evidence.parent, complete=("report.html",)) != stored
 
 
+@pytest.mark.integration
 def test_a_workspace_in_a_bucket_is_erased_from(url: str, tmp_path: Path) -> None:  # noqa: F811
     local = tmp_path / "local"
     fill(local, recipe={"name": "tiny", "storage": {"workspace": url}})

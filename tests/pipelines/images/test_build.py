@@ -154,6 +154,7 @@ def pip_in_place_of_docker(tmp_path: Path) -> DockerCommand:
     return DockerCommand(str(script), buildkit=True)
 
 
+@pytest.mark.integration
 def test_a_train_image_with_the_wrong_torch_is_refused_before_it_is_built(
     index: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def test_cancel_ends_a_run(kubeflow: Kubeflow, cluster: Cluster) -> None:
         runs.cancel(run)
 
 
+@pytest.mark.integration
 def test_cancel_leaves_word_for_the_summary_where_the_workspace_is_mounted_here(
     kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -52,6 +53,7 @@ def test_cancel_leaves_word_for_the_summary_where_the_workspace_is_mounted_here(
     assert summarize(folder, config=SummaryConfig())["outcome"] == "cancelled"
 
 
+@pytest.mark.integration
 def test_a_bucket_that_does_not_answer_is_asked_once_and_after_the_run_was_cancelled(
     kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

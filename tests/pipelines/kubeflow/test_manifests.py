@@ -159,6 +159,7 @@ def test_commands_have_these_options(folder: Path, name: str, path: tuple[str, .
     assert container["args"][-2:] == last
 
 
+@pytest.mark.integration
 def test_mlflow_answers_by_the_name_of_its_service(folder: Path) -> None:
     from mlflow.cli import cli
     from mlflow.server.security_utils import get_default_allowed_hosts, is_allowed_host_header
@@ -292,6 +293,7 @@ def test_the_commands_name_the_recipe_whatever_the_folder_is_called(
     assert named(references[0]).cluster.images.train == IMAGES["train"]
 
 
+@pytest.mark.integration
 def test_a_source_on_this_machine_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for source, noted in (("data/log", True), ("/rankline/log", False), ("s3://acme/log", False)):

@@ -65,6 +65,7 @@ def test_what_is_refused_leaves_nothing_behind(kubeflow: Kubeflow, cluster: Clus
     assert "kubectl" not in str(refusal.value)
 
 
+@pytest.mark.integration
 def test_a_run_that_is_not_stored_may_run(kubeflow: Kubeflow, cluster: Cluster) -> None:
     version = upload(cluster, golden.pinned("smoke"))
     cluster.experiment_id("rankline")

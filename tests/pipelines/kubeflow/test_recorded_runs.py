@@ -82,6 +82,7 @@ def test_outcome_exit_code_and_steps(recorded: Kubeflow, cluster: Cluster, name:
         assert summary["flow"] == flow_of(name)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", RUNS)
 def test_wait_ends_as_the_run_did(recorded: Kubeflow, name: str) -> None:
     outcome, code, _, failed_step, _ = EXPECTED[name] if name not in RETRIED else CANCELLED
@@ -118,6 +119,7 @@ def test_the_pods_of_the_recorded_nodes_have_the_names_that_kubernetes_gave_them
             assert each.pod_name(retries=not retries) not in names
 
 
+@pytest.mark.integration
 def test_list_shows_every_one_with_its_flow_and_model(recorded: Kubeflow, cluster: Cluster) -> None:
     runs = {recorded.api.replay(name): name for name in RUNS}
     for name in ("run-promoted", "run-already-serving", "run-refresh-unchanged"):
@@ -150,6 +152,7 @@ LISTED: dict[str, list[str]] = {
 MARKS = {"✔": "done", "✘": "failed", "·": "skipped"}
 
 
+@pytest.mark.integration
 def test_the_command_lists_a_row_for_each(recorded: Kubeflow) -> None:
     runs = {recorded.api.replay(name): name for name in RUNS}
     (decided,) = [each for each in step_pods(deserialized("run-promoted")) if each.step == "decide"]
@@ -243,6 +246,7 @@ def test_a_retried_run_that_is_cancelled_again_was_cancelled(recorded: Kubeflow,
 # while it runs
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", RUNS)
 def test_while_it_runs_a_step_is_pending_until_its_pod_runs(recorded: Kubeflow, cluster: Cluster, name: str) -> None:
     run = recorded.api.replay(name, play=True)

@@ -189,6 +189,7 @@ def test_why_it_was_ended_is_in_its_summary_and_in_every_later_command(
     assert ClusterRuns(cluster).show(run)["error"] == ""
 
 
+@pytest.mark.integration
 def test_a_reason_for_a_bucket_is_written_though_no_step_has_begun(
     recorded: Kubeflow, cluster: Cluster, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

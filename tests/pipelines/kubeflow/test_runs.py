@@ -449,6 +449,7 @@ def test_logs_as_the_api_server_hands_them_on(kubeflow: Kubeflow, cluster: Clust
     assert f"kubectl -n {NAMESPACE} logs rankline-smoke-" in str(refusal.value)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("errors_are_ok", [True, False])
 def test_logs_of_a_server_that_knows_pods_alone(kubeflow: Kubeflow, cluster: Cluster, errors_are_ok: bool) -> None:
     kubeflow.api.logs_by_node, kubeflow.api.log_errors_are_ok = False, errors_are_ok

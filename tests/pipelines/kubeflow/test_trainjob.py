@@ -44,6 +44,7 @@ def checked(job: dict[str, Any]) -> dict[str, Any]:
     return unknown(job, known) or {}
 
 
+@pytest.mark.integration
 def test_the_job_is_one_that_the_api_knows(tmp_path: Path) -> None:
     assert checked(prepared(tmp_path)) == {}
 

@@ -405,6 +405,7 @@ def test_a_repository_in_memory(tmp_path: Path) -> None:
     in_bucket(f"memory://{uuid.uuid4().hex}/repository", tmp_path)
 
 
+@pytest.mark.integration
 def test_a_repository_in_a_real_bucket(url: str, tmp_path: Path) -> None:
     in_bucket(url, tmp_path)
 

@@ -27,6 +27,7 @@ def empty(folder: Path) -> None:
     (folder / "shop.inter").write_text("")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("spoil", "result"),
     [
@@ -105,6 +106,7 @@ def test_a_source_swapped_for_one_too_small_is_refused_and_loses_nothing(smoke: 
         assert line.endswith(f"unchanged since run {smoke.summary['run']}")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     with watched(tmp_path) as run:
@@ -118,6 +120,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path, number: signa
     assert summary(tmp_path)["error"].startswith("it was interrupted")  # and not killed, or out of memory
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_when_the_command_dies_its_run_dies_with_it(tmp_path: Path, number: signal.Signals) -> None:
     with watched(tmp_path) as run:
@@ -132,6 +135,7 @@ def test_when_the_command_dies_its_run_dies_with_it(tmp_path: Path, number: sign
             assert "found: unfinished" in message
 
 
+@pytest.mark.integration
 def test_a_killed_runner_is_reported_and_takes_its_step_along(tmp_path: Path) -> None:
     with watched(tmp_path) as run:
         run.reached("ingest")
@@ -144,6 +148,7 @@ def test_a_killed_runner_is_reported_and_takes_its_step_along(tmp_path: Path) ->
     assert summary(tmp_path)["outcome"] in ("failed", "incomplete")
 
 
+@pytest.mark.integration
 def test_two_runs_at_once_keep_their_own_ledgers(tmp_path: Path) -> None:
     with watched(tmp_path, "ingest.source=/one") as one, watched(tmp_path, "ingest.source=/two") as two:
         (code_one, _, err_one), (code_two, _, err_two) = one.ended(), two.ended()

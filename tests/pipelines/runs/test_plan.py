@@ -288,6 +288,7 @@ def changed(root: Path, component: str) -> Path:
     return root
 
 
+@pytest.mark.integration
 def test_code_of_one_component(unchanged: Path, tmp_path: Path) -> None:
     done = rankline(
         "run", "--recipe", "smoke", "-w", unchanged, "--plan", "--json", PYTHONPATH=str(changed(tmp_path, "finetune"))
@@ -427,6 +428,7 @@ def test_it_writes_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
     assert digests(workspace) == before
 
 
+@pytest.mark.integration
 def test_it_imports_nothing_heavy(unchanged: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"

@@ -85,6 +85,7 @@ def again(foretold: object, workspace: Path, tmp_path_factory: pytest.TempPathFa
     return done, summary(workspace)
 
 
+@pytest.mark.integration
 def test_unchanged_steps_are_reused(again: tuple[Ended, dict[str, Any]], smoke: SmokeRun) -> None:
     done, result = again
     assert done.returncode == 0
@@ -139,6 +140,7 @@ def killed(again: object, workspace: Path) -> tuple[int, str, str]:
         return run.ended()
 
 
+@pytest.mark.integration
 def test_a_killed_step_is_named_in_one_message(killed: tuple[int, str, str], workspace: Path) -> None:
     code, out, err = killed
     assert code == 1
@@ -178,6 +180,7 @@ def resumed(killed: object, planned_then: object, workspace: Path) -> Ended:
     return rankline("run", "--recipe", "smoke", "-w", workspace, *(f"--set={each}" for each in REFUSING))
 
 
+@pytest.mark.integration
 def test_the_next_run_picks_up_what_was_finished(resumed: Ended, workspace: Path) -> None:
     status, why = steps(workspace), reasons(workspace)
     assert [status[step] for step in ("ingest", "validate", "featurize")] == ["reused"] * 3

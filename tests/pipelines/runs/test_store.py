@@ -143,6 +143,7 @@ def cancelled(workspace: Path) -> Cancelled:
         return Cancelled(name, code, out, err, output, followed, listed)
 
 
+@pytest.mark.integration
 def test_a_run_under_way_is_listed_as_such(cancelled: Cancelled) -> None:
     assert f"{cancelled.run}  running" in cancelled.listed
 
@@ -203,6 +204,7 @@ def finished(workspace: Path, cancelled: Cancelled) -> set[str]:
     return {"ingest"} if entry is not None and entry.status == "done" else set()
 
 
+@pytest.mark.integration
 def test_a_retry_runs_the_same_recipe_and_reuses_what_is_finished(
     retried: Retried, workspace: Path, cancelled: Cancelled
 ) -> None:
@@ -311,6 +313,7 @@ def test_a_retry_of_what_another_version_wrote_is_refused(smoke: SmokeRun, tmp_p
     assert "colour" in str(refusal.value)
 
 
+@pytest.mark.integration
 def test_a_scheduled_run_that_fails_is_reported_with_its_stack_trace_and_retried(
     smoke: SmokeRun, tmp_path: Path
 ) -> None:

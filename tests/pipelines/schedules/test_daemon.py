@@ -64,6 +64,7 @@ def create(workspace: Path, name: str, now: datetime = START, **settings: Any) -
     ScheduleStore(workspace).create(values, now=now)
 
 
+@pytest.mark.integration
 def test_a_month_of_kills_misses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     end, seed = START + timedelta(days=30), random.randrange(10**6)
     chance, kills = random.Random(seed), 0
@@ -265,6 +266,7 @@ def test_a_clock_that_is_set_back_doubles_nothing_and_stops_nothing(tmp_path: Pa
     assert set(noted(tmp_path, "s", "ended").values()) == {1}
 
 
+@pytest.mark.integration
 def test_a_clock_that_was_a_day_ahead_silences_nothing(tmp_path: Path) -> None:
     create(tmp_path, "s", cron="0 0 * * * *")
     store, clock = ScheduleStore(tmp_path), FixedClock(START + timedelta(hours=1))
@@ -284,6 +286,7 @@ def test_a_clock_that_was_a_day_ahead_silences_nothing(tmp_path: Path) -> None:
     assert set(noted(tmp_path, "s", "ended").values()) == {1}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("created_at", [START - timedelta(days=1), START + timedelta(days=3650)])
 def test_what_was_done_with_a_clock_years_ahead_silences_nothing(tmp_path: Path, created_at: datetime) -> None:
     create(tmp_path, "s", now=created_at, cron="0 0 * * * *", catch_up="all")
@@ -372,6 +375,7 @@ def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytes
     assert b"t0ken" not in b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("answers", "tries", "result"),
     [
@@ -410,6 +414,7 @@ def test_a_webhook_without_its_secret_or_without_a_server_fails(monkeypatch: pyt
 # -- a real run ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_real_run_gets_its_trigger_and_its_window(tmp_path: Path) -> None:
     """One that fails early: the smoke data ends long before this window."""
     create(tmp_path, "weekly", cron="0 0 3 * * 1", lag="1d", directory=str(tmp_path))
@@ -447,6 +452,7 @@ def test_a_verdict_that_was_not_recorded_counts_and_nothing_runs_again(tmp_path:
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run]
 
 
+@pytest.mark.integration
 def test_the_command_runs_alone_and_ends_when_asked(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as output:
         process = subprocess.Popen([RANKLINE, "scheduler", "-w", tmp_path], stdout=output, stderr=output)

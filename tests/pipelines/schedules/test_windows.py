@@ -49,6 +49,7 @@ def gaps(one: Schedule, start: datetime = START, end: datetime = END) -> list[st
     return apart + [f"empty at {each.end}" for each in windows if each.start is None or each.start >= each.end]
 
 
+@pytest.mark.integration
 @some_or_all_zones
 def test_the_windows_of_a_period_meet_over_every_change_of_clocks(zones: tuple[str, ...]) -> None:
     chance = random.Random(len(zones))
@@ -66,6 +67,7 @@ def test_no_hour_is_left_out_or_read_twice_when_the_lag_is_in_hours(zone: str, l
         assert gaps(schedule(f"0 30 {hour} {days}", zone, window, lag), END - timedelta(days=400)) == []
 
 
+@pytest.mark.integration
 @some_or_all_zones
 def test_the_windows_of_several_hours_meet_too(zones: tuple[str, ...]) -> None:
     chance = random.Random(len(zones))

@@ -37,6 +37,7 @@ json.dump({name: evaluate(qrels, run, name, return_mean=False).tolist() for name
 """
 
 
+@pytest.mark.integration
 def test_ranking_metrics_equal_ranx(lists):
     ranked, targets = lists
     actual = metrics.ranking(metrics.judge(ranked, targets, depth=20), KS)

@@ -65,6 +65,7 @@ Bm25.from_texts(words, stemmer="english", k1=0.9, b=0.4).save(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.integration
 def test_the_same_words_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     """A catalogue's revision is a digest of them, and Python orders a set anew in each process."""
     saved = []

@@ -88,6 +88,7 @@ def test_the_champion_is_proven_better_only_with_evidence():
     assert not proven(Pool.of([night(1.0, champion=0.9)] * 20), better, alpha=0.05)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("quality", [0.98, 1.0, 1.02])
 @pytest.mark.parametrize("nights", [1, 9, 33])
 def test_the_simulated_rule_is_the_one_that_decides(quality, nights):

@@ -69,6 +69,7 @@ def test_models_at_the_edge_of_the_margin_pass_no_more_often_than_nominal(trials
     assert at_most(not_worse["pass"], trials, TAIL)
 
 
+@pytest.mark.integration
 def test_without_users_the_same_nights_promote_too_often() -> None:
     (by_request,) = statuses(replace(CLUSTERED, user_alike=1.0), 0.0, BETTER, trials=200, by_user=False)
     assert by_request["pass"] > 0.08 * 200

@@ -187,6 +187,7 @@ def test_the_best_of_several_models_must_be_further_above_to_be_better(looks, tr
     assert second.status == "pass"  # what may be worse is no prize to win
 
 
+@pytest.mark.integration
 def test_one_slice_of_many_that_looks_bad_by_chance_is_no_failure():
     """Twenty slices with no true loss: singly one in ten runs would fail one of them, with Holm's method far fewer."""
     failed, singly = 0, 0

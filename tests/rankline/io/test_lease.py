@@ -15,6 +15,8 @@ import pytest
 
 from rankline.io.lease import Lease
 
+pytestmark = pytest.mark.integration
+
 LEASE_S = 1.0
 
 

@@ -24,6 +24,7 @@ from tests.rankline.mirror.conftest import Gallery
 from tests.rankline.notifications.receivers import refused_port, web_server
 
 
+@pytest.mark.integration
 def test_every_candidate_is_a_run_and_a_version_with_its_evidence(gallery: Gallery) -> None:
     refused = gallery.candidate("refused", "rejected", outcome="refused")
     starved = gallery.candidate("starved", "rejected", outcome="insufficient_data")
@@ -81,6 +82,7 @@ def _recorded_run(gallery: Gallery, name: str) -> None:
     ledger.write_entry(folder, entry)
 
 
+@pytest.mark.integration
 def test_the_aliases_follow_verdicts_and_rollbacks(gallery: Gallery) -> None:
     first = gallery.candidate("a", "promoted")
     second = gallery.candidate("b", "promoted")
@@ -146,6 +148,7 @@ DAMAGES: dict[str, tuple[Callable[[Gallery, str, str], object], set[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_what_was_changed_by_hand_is_repaired(gallery: Gallery) -> None:
     models = gallery.candidate("a", "rejected", outcome="refused"), gallery.candidate("b", "promoted")
     gallery.sync()
@@ -262,6 +265,7 @@ def _sync_and_die(gallery: Gallery, calls: int) -> None:
     gallery.sync()
 
 
+@pytest.mark.integration
 def test_a_sync_that_was_killed_anywhere_is_continued(gallery: Gallery) -> None:
     model_id = gallery.candidate("a", "promoted")
     database, kills = gallery.workspace / "mlflow.db", 0
@@ -285,6 +289,7 @@ def test_a_sync_that_was_killed_anywhere_is_continued(gallery: Gallery) -> None:
     assert kills >= 8
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", ["refused", "slow", "locked", "read-only", "not a database"])
 def test_an_mlflow_that_cannot_be_written_is_one_sentence_in_bounded_time(
     gallery: Gallery, fault: str, monkeypatch: pytest.MonkeyPatch

@@ -73,6 +73,7 @@ def _page() -> str:
     return (ROOT / "docs" / "notifications.md").read_text()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("answers", "tries", "warning"),
     [

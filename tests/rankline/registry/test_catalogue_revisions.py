@@ -359,6 +359,7 @@ def test_a_fetched_file_is_not_fetched_again(bundle, tmp_path):
     assert sorted(set(fetched)) == ["catalogue.json", "manifest.json", "scorer.onnx"]
 
 
+@pytest.mark.integration
 def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, bundle):
     """Killed at random times: every published catalogue is complete, and partial copies are invisible."""
     models = ModelRegistry(tmp_path / "repository")

@@ -19,6 +19,7 @@ from tests.rankline.registry.test_model_registry import promote
 from tests.servers.proxy import BUSY, DROP, DROP_ANSWER, PASS, flaky
 
 
+@pytest.mark.integration
 def test_a_model_goes_in_is_promoted_and_comes_back_as_it_was(url, bundle, other, tmp_path):
     models = ModelRegistry(url)
     assert (models.champion(), models.history()) == ("", [])
@@ -51,6 +52,7 @@ def _write_many(gate, url, name, count):
         models.append("evaluated", name, who=name, why=str(i))
 
 
+@pytest.mark.integration
 def test_processes_racing_lose_nothing_and_share_no_number(url):
     race("spawn", _write_many, [(url, f"w{i}", 8) for i in range(2)])
     history = ModelRegistry(url).history()
@@ -73,6 +75,7 @@ def _promote_each(gate, urls, model_id):
     return outcomes
 
 
+@pytest.mark.integration
 def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(url, bundle, other):
     urls = [f"{url}/{trial}" for trial in range(3)]
     for one in urls:
@@ -151,6 +154,7 @@ def _publish_once(gate, url, folder, model_id):
     return folder.name
 
 
+@pytest.mark.integration
 def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, bundle, tmp_path):
     register_and_promote(url, bundle)
     folders = {name: another_catalogue(bundle, tmp_path / name, name.encode()) for name in ("a", "b")}
@@ -197,6 +201,7 @@ def register_and_promote(url, bundle):
     promote(models, bundle.model_id, expected_champion="")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("file", ["catalogue/catalogue.json", "scorer.onnx", "manifest.json"])
 def test_a_concurrent_upload_does_not_change_a_registered_champion(url, bundle, tmp_path, file):
     """During an upload another process adds the same files with another manifest, registers and promotes them."""
@@ -230,6 +235,7 @@ def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, bundle, tm
     assert fetched.revision == (again if winner == "other" else bundle).revision
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", [DROP, BUSY, DROP_ANSWER])
 def test_a_network_that_fails_now_and_then_is_waited_out(bucket, bundle, tmp_path, monkeypatch, fault):
     """Every fifth connection fails. An event whose response was lost is written once."""

@@ -87,6 +87,7 @@ def test_a_removed_model_is_no_rollback_candidate(workspace: Path) -> None:
     assert go_back(models, workspace) == one
 
 
+@pytest.mark.integration
 def test_impossible_rollbacks_are_refused(workspace: Path, tmp_path: Path) -> None:
     models, (_, two, three) = models_of(workspace)
     before = models.history()

@@ -30,6 +30,7 @@ def files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in paths}
 
 
+@pytest.mark.integration
 def test_what_one_machine_writes_another_reads(place: str, tmp_path: Path) -> None:
     here, there = BucketWorkspace(place, tmp_path / "here"), BucketWorkspace(place, tmp_path / "there")
     for name in ("runs/r1/ingest.json", "runs/r1/ingest.log", "runs/r1/artifacts/raw/x", "runs/r1/.reserve"):

@@ -46,6 +46,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Cluster:
     return Cluster(tmp_path, place)
 
 
+@pytest.mark.integration
 def test_a_reference_is_passed_on_and_only_work_downloads_its_files(cluster: Cluster) -> None:
     first, output, run = cluster.step("ingest", cluster.first, cluster.raw)
     assert [path.name for path in output.iterdir()] == [references.FILE]

@@ -20,6 +20,8 @@ from rankline.runtime.run_step import StepSpec, run_step
 from tests.rankline.runtime.test_run_step import Config, Work, seal
 from tests.servers.proxy import DROP, flaky
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:

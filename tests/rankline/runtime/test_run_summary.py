@@ -174,6 +174,7 @@ def test_a_step_that_failed_before_it_was_cancelled_has_failed(tmp_path: Path) -
     assert (summary_of(run)["outcome"], summary_of(run)["failed_step"]) == ("failed", "ingest")
 
 
+@pytest.mark.integration
 def test_a_retried_step_whose_process_dies_leaves_no_old_summary(run: RunContext) -> None:
     script = f"""
         import os, signal, sys

@@ -101,12 +101,14 @@ def pools(
     return result
 
 
+@pytest.mark.integration
 def test_every_pool_of_a_process_heeds_the_quota(tmp_path: Path) -> None:
     result = pools("0::/\n", {"cpu.max": "50000 100000"}, tmp_path)
     assert set(result.pop("pools")) == {1}  # type: ignore[call-overload]
     assert result == {"torch": 1, "arrow": 1, "faiss": 1, "environment": dict.fromkeys(VARIABLES, "1")}
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(MACHINE < 2, reason="one processor has nothing to share")
 def test_processes_on_one_machine_share_its_processors(tmp_path: Path) -> None:
     assert pools("", {}, tmp_path, processes=(MACHINE,))["torch"] == 1
@@ -114,6 +116,7 @@ def test_processes_on_one_machine_share_its_processors(tmp_path: Path) -> None:
     assert pools("", {}, tmp_path, processes=(1, MACHINE))["torch"] == 1
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(MACHINE < 2, reason="with one processor there is no other number")
 def test_a_number_that_the_user_has_set_counts(tmp_path: Path) -> None:
     result = pools("0::/\n", {"cpu.max": "50000 100000"}, tmp_path, omp="2")
@@ -137,6 +140,7 @@ def test_where_nothing_is_limited_nothing_is_set(monkeypatch: pytest.MonkeyPatch
     assert not {*VARIABLES, OURS} & os.environ.keys()
 
 
+@pytest.mark.integration
 def test_a_step_and_the_server_limit_themselves(tmp_path: Path) -> None:
     """On a process that may use one processor of this machine."""
     script = (

@@ -145,6 +145,7 @@ print(sorted(p.suffix for p in Path(sys.argv[1]).iterdir()), keeper.load(rng)["e
 """
 
 
+@pytest.mark.integration
 def test_a_checkpoint_that_has_no_room_leaves_the_one_before(tmp_path: Path) -> None:
     """With a limit of 100 kB on files, which torch reports like a full disk."""
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)

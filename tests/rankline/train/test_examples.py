@@ -29,6 +29,7 @@ def data(folder: Path) -> Examples:
     return examples.read_examples(folder, max_history=MAX_HISTORY)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("split", SPLITS)
 def test_training_and_serving_see_the_same_features(folder: Path, data: Examples, split: str) -> None:
     """The skew test: both compute the same features of a request and its candidates."""

@@ -27,6 +27,7 @@ def send(
     return client.post(action, data={**form, **fields}, headers={**origin, **(headers or {})})
 
 
+@pytest.mark.integration
 def test_an_approval_is_an_event_with_the_reviewers_name(
     behind_proxy: RunningConsole, world: World, candidate: Candidates
 ) -> None:

@@ -115,6 +115,7 @@ def until_the_server_is_shown_with(page: Page, model_id: str) -> None:
     raise AssertionError(page.locator("main").inner_text())
 
 
+@pytest.mark.integration
 def test_a_reviewer_approves_and_rolls_back_with_the_keyboard_alone(
     page: Page, watching: RunningConsole, world: World, server: Server, candidate: Callable[..., Event], tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_page_that_cannot_be_read_is_seen(page: Page) -> None:
         assert part in problems
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("width", [1200, 390])
 def test_every_page_can_be_read(page: Page, watching: RunningConsole, world: World, width: int, tmp_path: Path) -> None:
     page.set_viewport_size({"width": width, "height": 800})

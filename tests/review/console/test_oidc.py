@@ -43,6 +43,7 @@ def browser(signed: RunningConsole, issuer: Issuer) -> httpx.Client:
     return client
 
 
+@pytest.mark.integration
 def test_a_user_signs_in_and_comes_back_to_the_page(browser: httpx.Client, world: World) -> None:
     page = browser.get("/timeline", params={"kind": "promoted"})
     assert page.status_code == 200

@@ -16,6 +16,7 @@ def browser(console: RunningConsole) -> httpx.Client:
     return console.client()
 
 
+@pytest.mark.integration
 def test_the_queue_has_what_waits_and_the_others_are_decided(browser: httpx.Client, world: World) -> None:
     queue, decided = browser.get("/").text, browser.get("/decided").text
     assert f"/candidates/{world.waiting}" in queue

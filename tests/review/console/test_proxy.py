@@ -30,6 +30,7 @@ def restored_roles(roles: Path) -> Iterator[Path]:
     roles.write_text(ROLES)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("headers", "status", "words"),
     [
@@ -70,6 +71,7 @@ def test_a_role_that_is_taken_away_ends_at_once(behind_proxy: RunningConsole, re
     assert vera.get("/").status_code == 503, "nobody keeps a role that an unreadable file may have taken away"
 
 
+@pytest.mark.integration
 def test_another_host_is_refused(behind_proxy: RunningConsole, console: RunningConsole) -> None:
     for each in (behind_proxy, console):
         page = each.client(kubeflow_userid="ada", host="evil.example").get("/")

@@ -67,6 +67,7 @@ def test_the_command_says_what_is_wrong(world: World) -> None:
     assert "--server is not an address" in message
 
 
+@pytest.mark.integration
 def test_a_signal_ends_the_console_with_success(world: World) -> None:
     with running_console(world.workspace) as running:
         assert running.client().get("/healthz").status_code == 200
