@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipelines.quantities import CPU, MEMORY, cpu_text, memory_text, parse_quantity, portable_memory
+from pipelines.quantities import CPU, MEMORY, cpu_text, memory_text, parse_quantity, portable_cpu, portable_memory
 from pipelines.steps import PACKED_TASKS, row_of_task
 from rankline.contracts import FrozenModel
 
@@ -69,7 +69,10 @@ class Resources(FrozenModel):
     def requests(self) -> dict[str, str]:
         """Resource -> the quantity that a node must have free."""
         quarter = f"{max(1, round(parse_quantity(self.cpu) * 250))}m"
-        return {"cpu": self.cpu_request or quarter, "memory": portable_memory(self.memory_request or self.memory)}
+        return {
+            "cpu": portable_cpu(self.cpu_request or quarter),
+            "memory": portable_memory(self.memory_request or self.memory),
+        }
 
 
 class ClusterConfig(FrozenModel):
@@ -146,7 +149,7 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
         container.image = image
     container.resources = ResourceSpec(
         cpu_request=size.requests["cpu"],
-        cpu_limit=size.cpu,
+        cpu_limit=portable_cpu(size.cpu),
         memory_request=size.requests["memory"],
         memory_limit=portable_memory(size.memory),
         accelerator_type=size.gpu_type if size.gpus else None,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from typing import Any
 
-CPU = r"^([0-9]+(\.[0-9]+)?|\.[0-9]+)m?$"
-MEMORY = r"^([0-9]+(\.[0-9]+)?|\.[0-9]+)([kKMGTPE]|[KMGTPE]i|[eE][0-9]+)?$"
-_UNITS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(1000)} | {
+CPU = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)[numk]?$"
+MEMORY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkKMGTPE]|[KMGTPE]i|[eE][0-9]+)?$"
+_UNITS = {"": Decimal(1), "k": Decimal(1000), "m": Decimal("1e-3"), "u": Decimal("1e-6"), "n": Decimal("1e-9")} | {
     f"{letter}{binary}": Decimal(1024 if binary else 1000) ** power
     for power, letter in enumerate("KMGTPE", 1)
     for binary in ("", "i")
 }
 # what kfp accepts of it, and Kubernetes, too: kfp knows no fractions, Kubernetes no K
 _PORTABLE = re.compile(r"^[0-9]+([MGTPE]|[KMGTPE]i)?$")
+_PORTABLE_CPU = re.compile(r"^([0-9]*\.)?[0-9]+m?$")
 
 
 def parse_quantity(quantity: str) -> Decimal:
@@ -27,7 +29,7 @@ def parse_quantity(quantity: str) -> Decimal:
         raise ValueError(f"{quantity!r} is no quantity")
     if re.search("[eE][0-9]", quantity):
         return Decimal(quantity)
-    number = quantity.rstrip("mkKMGTPEi")
+    number = quantity.rstrip("numkKMGTPEi")
     return Decimal(number) * _UNITS[quantity[len(number) :]]
 
 
@@ -51,7 +53,12 @@ def memory_text(value: Any) -> Any:
 
 def portable_memory(quantity: str) -> str:
     """The quantity as both kfp and Kubernetes read it: in bytes where they do not share its notation."""
-    return quantity if _PORTABLE.match(quantity) else str(int(parse_quantity(quantity)))
+    return quantity if _PORTABLE.match(quantity) else str(math.ceil(parse_quantity(quantity)))
+
+
+def portable_cpu(quantity: str) -> str:
+    """The quantity of CPUs as both read it: in thousandths, rounded up, where they do not share its notation."""
+    return quantity if _PORTABLE_CPU.match(quantity) else f"{math.ceil(parse_quantity(quantity) * 1000)}m"
 
 
 def _text(value: Any, pattern: str, expected: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
 app = typer.Typer(help="Prepare a namespace of a cluster for a recipe.", no_args_is_help=True)
+STORE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")  # where the bucket is
 INIT_HELP = """Write the manifests that a recipe needs in one namespace, to review, commit and apply.
 
 They are a service account, the volume (none with storage.workspace in a bucket), a job that fetches the recipe's data
@@ -52,6 +54,11 @@ def init(
         typer.Option(help="Access mode of the volume's claim; ReadWriteOnce is enough on a single node."),
     ] = "ReadWriteMany",
     size: Annotated[str, typer.Option(help="Size of the volume's claim.")] = "20Gi",
+    name: Annotated[
+        str,
+        typer.Option(help="Name of the server, the service account and the jobs; another one for a second recipe."),
+    ] = "rankline",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there with other content.")] = False,
 ) -> None:
     """See INIT_HELP."""
     from pipelines.kubeflow.manifests.write import SetUp, recipe_reference, write_manifests
@@ -60,9 +67,9 @@ def init(
     chosen = named(recipe, settings, source=source, map=map)
     set_up = SetUp(
         chosen, recipe, namespace, tuple(settings), source=source, map=map, server=server, access_mode=access_mode,
-        size=size,
+        size=size, name=name,
     )  # fmt: skip
-    typer.echo("\n".join(f"  {name}" for name in write_manifests(set_up, folder)))
+    typer.echo("\n".join(f"  {name}" for name in write_manifests(set_up, folder, overwrite=force)))
     for note in _notes(chosen, source):
         typer.secho(f"note: {note}", err=True)
     typer.echo(f"wrote {folder}. Next:")
@@ -81,6 +88,13 @@ def _notes(recipe: Recipe, source: str | None) -> Iterator[str]:
         yield (
             f"no secret names the credentials of {recipe.storage.workspace}; unless the pods have a role of their own, "
             "give them: --set cluster.secrets.AWS_ACCESS_KEY_ID=rankline-s3/key, and likewise AWS_SECRET_ACCESS_KEY"
+        )
+    in_bucket = any(place.startswith("s3://") for place in (recipe.storage.workspace, recipe.storage.repository or ""))
+    unnamed = [name for name in STORE_VARIABLES if os.environ.get(name) and name not in recipe.cluster.secrets]
+    if in_bucket and unnamed:
+        yield (
+            f"{' and '.join(unnamed)} is set here and not in the pods; if they need it to reach the bucket: "
+            f"--set cluster.secrets.{unnamed[0]}=rankline-s3/{unnamed[0].rpartition('_')[2].lower()}"
         )
     if source and "://" not in source and not source.startswith(("{workspace}", f"{recipe.cluster.workspace}/")):
         yield f"pods read --source {source} in {recipe.cluster.workspace} or in a bucket, and not on this machine"

@@ -20,6 +20,7 @@ def kubernetes_client(context: str) -> Any:
 
 def _load_settings(configuration: Any, context: str) -> bool:
     """Fill in a kubeconfig's settings, or those of a pod; False where there are neither."""
+    import yaml
     from kubernetes import config
 
     try:
@@ -27,7 +28,7 @@ def _load_settings(configuration: Any, context: str) -> bool:
         config.load_kube_config(
             os.environ.get("KUBECONFIG") or None, context=context or None, client_configuration=configuration
         )
-    except config.ConfigException:
+    except (config.ConfigException, yaml.YAMLError, OSError):  # none, or one that cannot be read
         with contextlib.suppress(config.ConfigException):
             config.load_incluster_config(client_configuration=configuration)
             return True

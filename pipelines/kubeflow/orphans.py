@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.cluster_schedule import from_recurring_run
 from pipelines.kubeflow.packages import list_pipelines
 from pipelines.kubeflow.recurring_runs import RecurringRun, list_active, list_ids
-from pipelines.kubeflow.scheduled_workflows import ScheduledWorkflow, delete_command, list_scheduled_workflows
-from rankline.errors import AccessError
+from pipelines.kubeflow.scheduled_workflows import delete_command, list_scheduled_workflows
 
 
 @dataclass(frozen=True)
@@ -25,21 +23,19 @@ class Orphan:
     pipeline: str
 
 
-def find_orphans(cluster: Cluster) -> list[Orphan]:
-    """The recurring runs that store no schedule, and the ScheduledWorkflows that the API does not list.
-
-    The latter are found only where Kubernetes can be asked, see `list_scheduled_workflows`.
-    """
-    unreadable = [each for each in list_active(cluster) if from_recurring_run(each) is None]
-    return [*map(_from_recurring_run, unreadable), *unlisted(cluster)]
+def unreadable(cluster: Cluster) -> list[Orphan]:
+    """The recurring runs that store no schedule."""
+    return [_from_recurring_run(each) for each in list_active(cluster) if from_recurring_run(each) is None]
 
 
 def unlisted(cluster: Cluster) -> list[Orphan]:
-    """The ScheduledWorkflows of our pipelines that the API does not list; none where Kubernetes cannot be asked."""
+    """The ScheduledWorkflows of our pipelines that the API does not list.
+
+    Raises:
+        AccessError: Kubernetes cannot be asked.
+    """
     pipelines = list_pipelines(cluster)
-    workflows: list[ScheduledWorkflow] = []
-    with contextlib.suppress(AccessError):
-        workflows = [each for each in list_scheduled_workflows(cluster) if each.pipeline_id in pipelines]
+    workflows = [each for each in list_scheduled_workflows(cluster) if each.pipeline_id in pipelines]
     listed = list_ids(cluster) if workflows else set()  # asked after: what is created meanwhile is in it
     return [
         Orphan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -125,8 +126,9 @@ class RunWatch:
             limit_s = self._reporter.package.timeout_s(step)
             if not self._gave_up and limit_s is not None and now_s - since_s > limit_s + PENDING_GRACE_S:
                 setting = f"{size_setting(self._reporter.package.row(step), 'timeout_s')} ({limit_s:.0f} s)"
+                with contextlib.suppress(UsageError):  # it has ended meanwhile
+                    self.cluster.client.terminate_run(self.run)
                 self._gave_up = f"{step} did not begin within {setting}: {pending[step]}"
-                self.cluster.client.terminate_run(self.run)
                 self._reporter.package.request_cancel(self.run, self._gave_up)  # which may take a while
 
 
@@ -275,7 +277,8 @@ class ClusterRuns:
                 found=outcome,
                 hint="`rankline submit` starts a new run; steps that have not changed are reused",
             )
-        if outcome == Outcome.FAILED:  # a cancelled run has no deadline after a retry
+        states = [each.state for each in current.state_history or ()]
+        if "CANCELING" not in states:  # Argo drops the deadline of a run that is cancelled
             refuse_after_deadline(current, RunPackage(self.cluster, current))
         self.cluster.client._run_api.run_service_retry_run(current.run_id)
         return current.run_id, self.cluster.ui_url("runs", current.run_id)

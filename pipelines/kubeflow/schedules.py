@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ from pipelines.schedules.protocol import (
     ScheduleInfo,
     UnreadableSchedule,
 )
-from rankline.errors import UsageError
+from rankline.errors import AccessError, UsageError
 
 
 class ClusterSchedules:
@@ -69,7 +70,9 @@ class ClusterSchedules:
             target = from_recurring_run(recurring_run)
             notes = [_waiting_note(each) for each in waiting if each.recurring_run == recurring_run.id]
             entries.append(_info(target, notes) if target else _unreadable(recurring_run))
-        return [*entries, *map(_unlisted, unlisted(self.cluster))]
+        with contextlib.suppress(AccessError):  # `rankline doctor` says that Kubernetes cannot be asked
+            entries += map(_unlisted, unlisted(self.cluster))
+        return entries
 
     def get(self, name: str) -> ScheduleInfo:
         """One schedule."""

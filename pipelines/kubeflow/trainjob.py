@@ -19,7 +19,7 @@ from typing import Any
 from components.finetune.config import FinetuneConfig
 from components.finetune.launch import write_job
 from pipelines.kubeflow.conformance import PINNED_IMAGE
-from pipelines.quantities import portable_memory
+from pipelines.quantities import portable_cpu, portable_memory
 from pipelines.recipe import step_settings
 from pipelines.recipes import Recipe, named
 from rankline.errors import RanklineError, UsageError
@@ -49,7 +49,7 @@ def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]
     gpus = {size.gpu_type: str(size.gpus)} if size.gpus else {}
     resources = {
         "requests": {**size.requests, **gpus},
-        "limits": {"cpu": size.cpu, "memory": portable_memory(size.memory), **gpus},
+        "limits": {"cpu": portable_cpu(size.cpu), "memory": portable_memory(size.memory), **gpus},
     }
     secrets = [
         {"name": variable, "valueFrom": {"secretKeyRef": dict(zip(("name", "key"), secret.split("/", 1)))}}

@@ -8,13 +8,14 @@ import pytest
 from kubernetes.utils import parse_quantity as parse_as_kubernetes
 
 from pipelines.placement import Resources
-from pipelines.quantities import parse_quantity, portable_memory
+from pipelines.quantities import parse_quantity, portable_cpu, portable_memory
 from pipelines.recipes import change_of, named
 from rankline.errors import UsageError
 
 PORTABLE = re.compile(r"^[0-9]+(E|Ei|P|Pi|T|Ti|G|Gi|M|Mi|K|Ki){0,1}$")  # of kfp 2.17.0
 QUANTITIES = (
     "2", "0.5", ".5", "250m", "8Gi", "512Mi", "2G", "1.5Gi", "1000", "3Ki", "4k", "1e9", "1E3", "2E", "7Pi", "12T",
+    "128974848000m", "1k", "2.", "500u",
 )  # fmt: skip
 
 
@@ -23,11 +24,18 @@ def test_a_quantity_is_read_as_kubernetes_reads_it(quantity: str) -> None:
     assert parse_quantity(quantity) == parse_as_kubernetes(quantity)
 
 
-@pytest.mark.parametrize("quantity", [each for each in QUANTITIES if each not in ("250m", "0.5", ".5")])
+@pytest.mark.parametrize("quantity", [each for each in QUANTITIES if each not in ("250m", "0.5", ".5", "500u")])
 def test_a_package_has_a_notation_that_kubeflow_and_kubernetes_share(quantity: str) -> None:
     assert PORTABLE.match(portable_memory(quantity))
     assert not portable_memory(quantity).endswith("K")
     assert parse_as_kubernetes(portable_memory(quantity)) == parse_as_kubernetes(quantity)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "expected"), [("2", "2"), (".5", ".5"), ("1k", "1000000m"), ("1500u", "2m"), ("2.", "2000m")]
+)
+def test_a_number_of_cpus_is_one_that_kubeflow_reads(cpu: str, expected: str) -> None:
+    assert portable_cpu(cpu) == expected
 
 
 @pytest.mark.parametrize("quantity", ["", "many", "8GiB", "-1", "1 Gi", "1mi", "2\n3"])

@@ -91,7 +91,11 @@ class KubernetesApi:
         if resource in self.forbidden:
             return _status(403, "Forbidden", f'{resource} is forbidden: User "reader" cannot get resource "{resource}"')
         if name is None:
-            items = [entry for key, entry in self._objects.items() if key[:2] == (resource, namespace)]
+            items = [
+                entry
+                for key, entry in self._objects.items()
+                if key[0] == resource and namespace in ("", key[1])  # without a namespace: those of all
+            ]
             return 200, {"kind": f"{_RESOURCES[resource][0]}List", "apiVersion": "v1", "metadata": {}, "items": items}
         entry = self._objects.get((resource, namespace, name))
         return (200, entry) if entry else _status(404, "NotFound", f'{resource} "{name}" not found')

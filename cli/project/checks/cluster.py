@@ -62,12 +62,19 @@ def _answer(connection: Cluster) -> Finding:
 
 def _schedules(connection: Cluster) -> Iterator[Finding]:
     """What fires or may fire without being governed by `rankline schedule`."""
-    from pipelines.kubeflow.orphans import find_orphans
+    from pipelines.kubeflow.orphans import unlisted, unreadable
 
-    orphans = find_orphans(connection)
+    orphans, unknown = unreadable(connection), None
+    try:
+        orphans += unlisted(connection)
+    except AccessError as error:
+        unknown = error
     for each in orphans:
         yield Finding(f"{each.kind} {each.name}", "warn", f"{each.reason} (pipeline {each.pipeline})", each.remedy)
-    if not orphans:
+    if unknown:
+        message = f"not known whether one fires that the API does not list: {_summary(unknown)}"
+        yield Finding("schedules", "warn", message, unknown.hint or f"a kubeconfig with {unknown.expected}")
+    elif not orphans:
         yield Finding("schedules", "ok", "none fires that `rankline schedule` does not list")
 
 

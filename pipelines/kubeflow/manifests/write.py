@@ -7,6 +7,7 @@ import json
 import keyword
 import os
 import re
+import shlex
 import string
 import sys
 from collections import Counter, defaultdict
@@ -19,7 +20,7 @@ import yaml
 
 from pipelines.kubeflow.conformance import PINNED_IMAGE
 from pipelines.kubeflow.preflight.secrets import PLACEHOLDER
-from pipelines.quantities import MEMORY, portable_memory
+from pipelines.quantities import MEMORY, parse_quantity, portable_memory
 from pipelines.recipe import Recipe
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
@@ -27,6 +28,8 @@ from rankline.errors import UsageError
 TEMPLATES = Path(__file__).with_name("templates")
 RECIPE_MODULE = "on_cluster"
 APPLIED = ("service-account", "volume", "fetch", "serve", "mlflow")  # by `kubectl apply -k`, where they are written
+LONGEST_NAME = 40  # the names of jobs and pods add to it, up to the 63 characters of Kubernetes
+DNS_LABEL = rf"[a-z0-9]([-a-z0-9]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?"
 BY_HAND = ("volume-owner", "rollback", "logs")
 
 
@@ -43,6 +46,7 @@ class SetUp:
     map: str | None = None
     access_mode: str = "ReadWriteMany"  # of the claim
     size: str = "20Gi"
+    name: str = "rankline"  # of the server, the account and the jobs; every recipe of a namespace has its own
 
     @property
     def volume(self) -> str:
@@ -55,25 +59,27 @@ class SetUp:
         return self.recipe.storage.workspace
 
 
-def write_manifests(set_up: SetUp, folder: Path) -> list[str]:
+def write_manifests(set_up: SetUp, folder: Path, *, overwrite: bool = False) -> list[str]:
     """Write the folder; returns the names of its files.
 
     Raises:
-        UsageError: an image is not pinned, or a file is there with other content.
+        UsageError: an image is not pinned, a name or a size is none, the steps share nothing, or a file is there with
+            other content and ``overwrite`` is false.
     """
     _check_images(set_up)
-    _check_size(set_up.size)
+    _check_names(set_up)
+    _check_storage(set_up)
     contents = dict(_contents(set_up))
     changed = [
         name for name, text in contents.items() if (folder / name).exists() and (folder / name).read_text() != text
     ]
-    if changed:
+    if changed and not overwrite:
         raise UsageError(
             "a file is there with other content",
             expected="a new folder, or the same files",
             found=", ".join(changed),
             where=str(folder),
-            hint="move it away, or write to another folder and compare them",
+            hint="--force overwrites what an earlier call wrote; or write to another folder and compare them",
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
@@ -135,9 +141,29 @@ def _check_images(set_up: SetUp) -> None:
             )
 
 
-def _check_size(size: str) -> None:
-    if not re.fullmatch(MEMORY, size):
-        raise UsageError("the size of the claim is none", expected="a quantity of Kubernetes, such as 20Gi", found=size)
+def _check_names(set_up: SetUp) -> None:
+    names = {"--namespace": set_up.namespace, "--name": set_up.name, "cluster.volume": set_up.volume or "none"}
+    for setting, name in names.items():
+        if not re.fullmatch(DNS_LABEL, name):
+            raise UsageError(
+                f"{setting} is no name that Kubernetes accepts",
+                expected=f"at most {LONGEST_NAME} lower-case letters, digits and hyphens; no hyphen at either end",
+                found=repr(name),
+            )
+
+
+def _check_storage(set_up: SetUp) -> None:
+    if not set_up.bucket and not set_up.volume and "://" not in (set_up.recipe.storage.repository or ""):
+        raise UsageError(
+            "the steps and the server share nothing",
+            expected="a volume, or a workspace in a bucket",
+            found="neither",
+            hint="--set cluster.volume=NAME, or --set storage.workspace=s3://…",
+        )
+    if not re.fullmatch(MEMORY, set_up.size) or not parse_quantity(set_up.size):
+        raise UsageError(
+            "the size of the claim is none", expected="a quantity of Kubernetes, such as 20Gi", found=set_up.size
+        )
 
 
 def _contents(set_up: SetUp) -> Iterator[tuple[str, str]]:
@@ -183,13 +209,15 @@ def _values(set_up: SetUp) -> dict[str, str]:
     }  # fmt: skip
     return {
         "namespace": set_up.namespace,
+        "name": set_up.name,
+        "mlflow": "mlflow" if set_up.name == SetUp.name else f"{set_up.name}-mlflow",
         "volume": set_up.volume,
         "access_mode": set_up.access_mode,
         "size": portable_memory(set_up.size),
         "path": path,
         "data": recipe.cluster.images.data,
         "server": set_up.server or recipe.cluster.images.evaluate,
-        "fetch": " && ".join(f"rankline fetch {name} -w {workspace}" for name in recipe.material),
+        "fetch": " && ".join(shlex.join(["rankline", "fetch", name, "-w", workspace]) for name in recipe.material),
         "tracking": recipe.promote.tracking_uri,
         **{name: json.dumps(value) for name, value in lists.items()},
     }

@@ -31,7 +31,7 @@ def service_account(preflight: Preflight) -> Iterator[Finding]:
     name = f"service account {preflight.account}"
     account = preflight.kubernetes.get(preflight.path("serviceaccounts", preflight.account))
     if account is None:
-        hint = "--service-account names one that exists; `rankline cluster init` writes one"
+        hint = "--service-account names one that Kubeflow's pods may use, with its rights and a token"
         yield Finding(name, "fail", f"it does not exist in namespace {preflight.namespace}", hint)
         return
     yield Finding(name, "ok", "it is there")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from pipelines.findings import Finding
+from pipelines.kubeflow.preflight.kubernetes_api import NotKnown
 from pipelines.kubeflow.preflight.model import Preflight
 from pipelines.placement import Resources
 from pipelines.quantities import parse_quantity
 from pipelines.steps import STEPS
 
 _BLOCKING = ("NoSchedule", "NoExecute")
+Requests = dict[str, dict[str, Decimal]]  # node -> resource -> what its pods request
 
 
 def nodes(preflight: Preflight) -> Iterator[Finding]:
-    """For each size of the recipe's steps, a node that is ready, has its labels and allows what a pod requests."""
-    items = preflight.kubernetes.items("/api/v1/nodes")
+    """For each size of the recipe's steps, a node that is ready, has its labels and has room for what a pod requests.
+
+    What other pods request is taken off where this user may list them.
+    """
+    items, taken = preflight.kubernetes.items("/api/v1/nodes"), _taken(preflight)
     usable = [each for each in items if _takes_pods(each)]
     for name in sorted({row.size for row in STEPS.values()}):
         size: Resources = getattr(preflight.recipe.cluster, name)
@@ -25,8 +32,15 @@ def nodes(preflight: Preflight) -> Iterator[Finding]:
         labelled = [each for each in usable if _has_labels(each, size.node_selector)]
         fitting = [each for each in labelled if all(_allows(each, *one) for one in wanted.items())]
         check = f"nodes for {name}"
+        free = [each for each in fitting if all(_allows(each, *one, taken or {}) for one in wanted.items())]
+        if free:
+            note = "" if taken is not None else "; whether other pods leave room is not known"
+            yield Finding(check, "ok", f"{len(free)} of {len(items)} allow {text}{note}")
+            continue
         if fitting:
-            yield Finding(check, "ok", f"{len(fitting)} of {len(items)} allow {text}")
+            lower = " or ".join(_setting(name, resource) for resource in wanted)
+            message = f"{len(fitting)} of {len(items)} allow {text}, and other pods leave no room for it now"
+            yield Finding(check, "warn", message, f"{lower}, or end other pods; such a step waits until there is room")
             continue
         if not labelled:
             hint = "mend cluster.{name}.node_selector, or the nodes" if usable else "`kubectl get nodes` shows them"
@@ -59,8 +73,27 @@ def _has_labels(node: dict[str, Any], labels: dict[str, str]) -> bool:
     return all(node["metadata"].get("labels", {}).get(label) == value for label, value in labels.items())
 
 
-def _allows(node: dict[str, Any], resource: str, quantity: str) -> bool:
-    return parse_quantity(node["status"]["allocatable"].get(resource, "0")) >= parse_quantity(quantity)
+def _allows(node: dict[str, Any], resource: str, quantity: str, taken: Requests = {}) -> bool:  # noqa: B006
+    """Whether a node has as much of a resource, apart from what is ``taken`` of it."""
+    used = taken.get(node["metadata"]["name"], {}).get(resource, Decimal(0))
+    return parse_quantity(node["status"]["allocatable"].get(resource, "0")) - used >= parse_quantity(quantity)
+
+
+def _taken(preflight: Preflight) -> Requests | None:
+    """What the pods on each node request; None where this user may not list them."""
+    try:
+        pods = preflight.kubernetes.items("/api/v1/pods")
+    except NotKnown:
+        return None
+    taken: Requests = defaultdict(lambda: defaultdict(Decimal))
+    for pod in pods:
+        if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        for container in pod["spec"]["containers"]:
+            requests = (container.get("resources") or {}).get("requests") or {}
+            for resource, quantity in requests.items():
+                taken[pod["spec"].get("nodeName", "")][resource] += parse_quantity(quantity)
+    return taken
 
 
 def _most(nodes: list[dict[str, Any]], resource: str) -> str:

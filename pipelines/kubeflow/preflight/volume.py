@@ -11,6 +11,7 @@ from pipelines.kubeflow.preflight.model import Preflight
 from rankline.errors import AccessError
 
 UID = 10001  # of the images
+STEP_LABEL = "pipeline/runid"  # of the pods of a run
 OWNER_HINT = f"apply volume.yaml of `rankline cluster init`: its job fails if uid {UID} may not write there"
 
 
@@ -72,9 +73,21 @@ def _writable(preflight: Preflight, volume_name: str) -> Finding:
 
 
 def _wrote(pod: dict[str, Any], volume_name: str) -> bool:
+    """Whether a pod of ours could write to the claim, and succeeded: as our user, or as a step, whose image has it."""
     spec = pod["spec"]
-    mounted = [(each.get("persistentVolumeClaim") or {}).get("claimName") for each in spec.get("volumes") or ()]
-    if volume_name not in mounted or pod.get("status", {}).get("phase") != "Succeeded":
+    volumes = {
+        each["name"]
+        for each in spec.get("volumes") or ()
+        if (each.get("persistentVolumeClaim") or {}).get("claimName") == volume_name
+    }
+    writers = [
+        container
+        for container in spec["containers"]
+        for mount in container.get("volumeMounts") or ()
+        if mount["name"] in volumes and not mount.get("readOnly")
+    ]
+    if not writers or pod.get("status", {}).get("phase") != "Succeeded":
         return False
-    users = [(each.get("securityContext") or {}).get("runAsUser") for each in (spec, *spec["containers"])]
-    return 0 not in users
+    user = (spec.get("securityContext") or {}).get("runAsUser")
+    users = {(each.get("securityContext") or {}).get("runAsUser", user) for each in writers}
+    return users == {UID} or (users == {None} and STEP_LABEL in (pod["metadata"].get("labels") or {}))

@@ -153,6 +153,21 @@ def test_a_failed_run_is_not_retried_once_the_cluster_would_end_it_at_once(
     assert ClusterRuns(cluster, poll_s=0).retry(run)["outcome"] == "promoted"
 
 
+def test_a_run_that_was_once_cancelled_has_no_deadline_any_more(
+    kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow.api.fails_at = "distill"
+    run = submit(cluster, upload(cluster, golden.pinned("smoke"))).run
+    follow(cluster, run, poll_s=0)
+    row = kubeflow.api.runs[run]
+    row["state_history"] = [{"update_time": row["created_at"], "state": state} for state in
+                            ("RUNNING", "CANCELING", "FAILED", "RUNNING", "FAILED")]  # fmt: skip
+    kubeflow.api.fails_at = ""
+    began_s = datetime.fromisoformat(row["created_at"]).timestamp()
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(time=lambda: began_s + 99 * 3600))
+    assert ClusterRuns(cluster, poll_s=0).retry(run)["outcome"] == "promoted"
+
+
 def test_retry_goes_on_where_it_failed(kubeflow: Kubeflow, cluster: Cluster) -> None:
     kubeflow.api.fails_at = "distill"
     run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)

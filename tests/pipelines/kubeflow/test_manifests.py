@@ -190,6 +190,69 @@ def test_what_is_not_needed_is_not_written(tmp_path: Path) -> None:
     assert {str(pod["volumes"]) for pod in pods} == {"[{'name': 'workspace', 'emptyDir': {}}]"}
 
 
+def test_two_recipes_of_a_namespace_have_objects_of_their_own(folder: Path, tmp_path: Path) -> None:
+    write_manifests(set_up("cluster.volume=other", name="other"), tmp_path / "other")
+    first, second = (
+        {name.partition(": ")[2] for name in manifests(each) if "Secret/" not in name}
+        for each in (folder, tmp_path / "other")
+    )
+    assert first & second == set()
+    server = manifests(tmp_path / "other")["serve: Deployment/other"]
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    assert server["spec"]["selector"]["matchLabels"] == labels == {"app": "other"}
+    pods = [
+        pod for name, each in manifests(tmp_path / "other").items() if "owner" not in name and (pod := pod_of(each))
+    ]
+    assert [violations(pod) for pod in pods] == [[]] * 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"namespace": "Team_X"}, "--namespace is no name"),
+        ({"name": "-shop"}, "--name is no name"),
+        ({"name": "s" * 41}, "--name is no name"),
+        ({"settings": ("cluster.volume=my_vol",)}, "cluster.volume is no name"),
+        ({"size": "0Gi"}, "the size of the claim is none"),
+        ({"size": "large"}, "the size of the claim is none"),
+        ({"settings": ("cluster.volume=", "storage.repository=")}, "share nothing"),
+    ],
+)
+def test_what_kubernetes_would_refuse_is_refused_here(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    settings = change.pop("settings", ())
+    with pytest.raises(UsageError, match=message):
+        write_manifests(set_up(*settings, **change), tmp_path / "team")
+    assert not (tmp_path / "team").exists()
+
+
+def test_a_path_with_a_blank_is_one_argument(tmp_path: Path) -> None:
+    write_manifests(set_up("cluster.workspace=/my data"), tmp_path / "team")
+    fetch = pod_of(manifests(tmp_path / "team")["fetch: Job/rankline-fetch"])
+    assert fetch is not None
+    assert shlex.split(fetch["containers"][0]["command"][-1])[-1] == "/my data"
+
+
+def test_the_folder_of_other_images_is_written_over_if_that_is_asked_for(folder: Path) -> None:
+    other = set_up(f"cluster.images.data=registry.example/data@sha256:{'f' * 64}")
+    with pytest.raises(UsageError, match="other content") as refusal:
+        write_manifests(other, folder)
+    assert "--force" in refusal.value.hint
+    write_manifests(other, folder, overwrite=True)
+    assert "f" * 64 in (folder / "fetch.yaml").read_text()
+
+
+def test_variables_that_pods_lack_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://10.0.0.7:9000")
+    bucket = ("--set", "storage.workspace=s3://acme/team")
+    done = rankline("cluster", "init", "team", "-n", "team", "-r", "smoke", *IMAGE_WORDS, *bucket)
+    assert "AWS_ENDPOINT_URL is set here and not in the pods" in done.stderr
+    named_in = ("--set", "cluster.secrets.AWS_ENDPOINT_URL=rankline-s3/url")
+    done = rankline("cluster", "init", "other", "-n", "team", "-r", "smoke", *IMAGE_WORDS, *bucket, *named_in)
+    assert done.returncode == 0, done.stderr
+    assert "AWS_ENDPOINT_URL" not in done.stderr
+
+
 def test_a_workspace_in_a_bucket_needs_no_volume(tmp_path: Path) -> None:
     written = write_manifests(set_up("storage.workspace=s3://acme/team"), tmp_path / "team")
     assert not {"volume.yaml", "volume-owner.yaml"} & set(written)

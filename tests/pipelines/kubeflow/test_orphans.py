@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from cli.project.checks.cluster import _schedules
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.orphans import find_orphans, unlisted
+from pipelines.kubeflow.orphans import unlisted, unreadable
 from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.recurring_runs import RecurringRunSpec, create
 from pipelines.kubeflow.runs import submit
@@ -83,7 +84,7 @@ def test_what_fires_unlisted_is_found_and_ended(
     good = create(cluster, nightly(name="weekly"), golden.pinned("smoke"))
     assert kubeflow.api.tick(MORNING) != []  # the good one's
     assert len(kubeflow.api.unlisted) == 1
-    (orphan,) = find_orphans(cluster)
+    (orphan,) = unlisted(cluster)
     (id, workflow), _ = kubeflow.api.scheduled_workflows.items()
     assert id != good.id
     assert (orphan.kind, orphan.name, orphan.fires) == ("ScheduledWorkflow", workflow["metadata"]["name"], True)
@@ -92,7 +93,8 @@ def test_what_fires_unlisted_is_found_and_ended(
         f"kubectl -n {NAMESPACE} delete scheduledworkflow {orphan.name}",
     )
     schedules.delete_scheduled_workflow(kubeflow.api, id)
-    assert find_orphans(cluster) == []
+    assert unlisted(cluster) == []
+    assert [each.status for each in _schedules(cluster)] == ["ok"]
 
 
 def test_what_is_not_ours_is_left_out(kubeconfig: None, kubeflow: Kubeflow, cluster: Cluster) -> None:
@@ -108,24 +110,27 @@ def test_what_is_not_ours_is_left_out(kubeconfig: None, kubeflow: Kubeflow, clus
 
 def test_a_recurring_run_that_stores_no_schedule_is_found(kubeflow: Kubeflow, cluster: Cluster) -> None:
     create(cluster, nightly(metadata={}), golden.pinned("smoke"))
-    (orphan,) = find_orphans(cluster)
+    (orphan,) = unreadable(cluster)
     assert (orphan.kind, orphan.name, orphan.fires) == ("recurring run", "nightly", True)
     kubeflow.api.versions.clear()  # a schedule of ours whose package was deleted is one, too
     create(cluster, nightly(name="weekly"), golden.pinned("smoke"))
     kubeflow.api.versions.clear()
     cluster._cache.clear()
-    assert {each.name for each in find_orphans(cluster)} == {"nightly", "weekly"}
+    assert {each.name for each in unreadable(cluster)} == {"nightly", "weekly"}
 
 
-def test_without_kubernetes_only_the_api_is_asked(
+def test_without_kubernetes_nobody_knows_what_fires_unlisted(
     kubeflow: Kubeflow, cluster: Cluster, failure: AccessError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(AccessError, match="cannot be asked for ScheduledWorkflows"):
         list_scheduled_workflows(cluster)
-    assert find_orphans(cluster) == []
+    (finding,) = _schedules(cluster)
+    assert (finding.status, "not known" in finding.found, "kubeconfig" in finding.hint) == ("warn", True, True)
     path = kubeflow.kubeconfig(tmp_path)
     path.write_text(path.read_text().replace(str(kubeflow.port), str(free_port())))
     monkeypatch.setenv("KUBECONFIG", str(path))
     with pytest.raises(AccessError, match="does not list ScheduledWorkflows"):
-        list_scheduled_workflows(cluster)
-    assert find_orphans(cluster) == []
+        unlisted(cluster)
+    path.write_text("a: [1,")  # as if there were none
+    (finding,) = _schedules(cluster)
+    assert (finding.status, "not known" in finding.found) == ("warn", True)

@@ -51,10 +51,19 @@ def node(cpu: str = "8", memory: str = "64Gi", *, ready: str = "True", **more: A
     }
 
 
-def pod(*, user: int = 10001, phase: str = "Succeeded") -> dict[str, Any]:
+def pod(
+    *, user: int | None = 10001, phase: str = "Succeeded", read_only: bool = False, step: bool = False
+) -> dict[str, Any]:
     mounted = {"name": "rankline", "persistentVolumeClaim": {"claimName": "rankline"}}
-    container = {"name": "main", "image": "x", "securityContext": {"runAsUser": user}}
-    return {"spec": {"volumes": [mounted], "containers": [container]}, "status": {"phase": phase}}
+    mount = {"name": "rankline", "mountPath": "/rankline", "readOnly": read_only}
+    container = {"name": "main", "image": "x", "volumeMounts": [mount]}
+    container |= {"securityContext": {"runAsUser": user}} if user is not None else {}
+    labels = {"pipeline/runid": "1"} if step else {}
+    return {
+        "metadata": {"labels": labels},
+        "spec": {"volumes": [mounted], "containers": [container]},
+        "status": {"phase": phase},
+    }
 
 
 def pvc(*modes: str, phase: str = "Bound") -> dict[str, Any]:
@@ -210,7 +219,14 @@ def test_a_claim_that_is_bound_when_it_is_used(api: KubernetesApi) -> None:
     assert findings_of(volume.volume, "storage.workspace=s3://acme/team") == {}
 
 
-@pytest.mark.parametrize("other", [pod(user=0), pod(phase="Failed"), None])
+def test_a_step_runs_as_the_user_of_its_image(api: KubernetesApi) -> None:
+    api.put("pods", "step", namespace=NS, **pod(user=None, step=True))
+    assert findings_of(volume.volume)["claim's owner"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    "other", [pod(user=0), pod(user=None), pod(read_only=True), pod(user=1000), pod(phase="Failed"), None]
+)
 def test_a_claim_that_no_pod_of_the_images_user_wrote_to(api: KubernetesApi, other: dict[str, Any] | None) -> None:
     api.remove("pods", "step", namespace=NS)
     if other:
@@ -256,6 +272,31 @@ def test_nodes_on_which_a_step_would_wait_for_ever(
     api.put("nodes", "one", **node(**change))
     finding = findings_of(nodes.nodes, *settings)["nodes for train"]
     assert (finding.status, text in finding.found) == ("fail", True), finding
+
+
+def busy(memory: str, node: str = "one", phase: str = "Running") -> dict[str, Any]:
+    container = {"name": "main", "image": "x", "resources": {"requests": {"memory": memory}}}
+    return {"spec": {"nodeName": node, "containers": [container]}, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize(
+    ("pods", "status"),
+    [
+        ([busy("63Gi")], "warn"),
+        ([busy("40Gi"), busy("23Gi")], "warn"),
+        ([busy("63Gi", node="two")], "ok"),
+        ([busy("63Gi", phase="Succeeded")], "ok"),
+        ([busy("50Gi")], "ok"),
+    ],
+)
+def test_what_other_pods_request_is_no_room(api: KubernetesApi, pods: list[dict[str, Any]], status: str) -> None:
+    for number, each in enumerate(pods):
+        api.put("pods", f"busy-{number}", namespace="kubeflow", **each)
+    finding = findings_of(nodes.nodes, "cluster.train.memory=8Gi")["nodes for train"]
+    assert finding.status == status
+    api.forbidden = {"pods"}
+    finding = findings_of(nodes.nodes, "cluster.train.memory=8Gi")["nodes for train"]
+    assert (finding.status, "whether other pods leave room is not known" in finding.found) == ("ok", True)
 
 
 def test_the_stand_in_refuses_objects_that_kubernetes_does_not_have(api: KubernetesApi) -> None:

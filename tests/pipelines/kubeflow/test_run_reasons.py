@@ -13,6 +13,7 @@ import pytest
 from components.summary.config import SummaryConfig
 from pipelines.kubeflow import runs as cluster_runs
 from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.errors import Unreachable
 from pipelines.kubeflow.nodes import step_pods
 from pipelines.kubeflow.runs import ClusterRuns, follow
 from pipelines.runs.folder import request_cancel
@@ -167,6 +168,40 @@ def test_a_run_whose_step_cannot_begin_is_ended(
     assert summary["error"] == (
         "finetune did not begin within cluster.train.timeout_s (60 s): waits for its pod to begin"
     )
+
+
+def test_a_request_to_end_it_that_fails_is_sent_again(
+    recorded: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_runs, "PENDING_GRACE_S", -1e9)
+    run, terminate = at_waiting(recorded), cluster.client.terminate_run
+    watch = cluster_runs.RunWatch(cluster, run)
+    asked = []
+
+    def fail_once(run_id: str) -> Any:
+        asked.append(run_id)
+        if len(asked) == 1:
+            raise Unreachable("the cluster does not answer")
+        return terminate(run_id)
+
+    monkeypatch.setattr(cluster.client, "terminate_run", fail_once)
+    assert watch.poll() is None
+    assert watch.poll() is not None
+    watch.poll()
+    assert asked == [run, run]
+
+
+def test_a_run_that_ended_by_itself_at_that_moment_is_no_error(
+    recorded: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_runs, "PENDING_GRACE_S", -1e9)
+    watch = cluster_runs.RunWatch(cluster, at_waiting(recorded))
+
+    def refuse(run_id: str) -> None:
+        raise UsageError("the run has ended")
+
+    monkeypatch.setattr(cluster.client, "terminate_run", refuse)
+    assert watch.poll() is not None
 
 
 def test_why_it_was_ended_is_in_its_summary_and_in_every_later_command(
