@@ -144,6 +144,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         )
     lines = fitted(lines)
     lines += [_warm_start_line(step["result"]) for step in summary["steps"] if step["result"].get("began_from")]
+    lines += [f"started by need: {summary['why']}"] if summary.get("why") else []
     lines += [
         f"{summary['outcome']}: {summary['verdict'] or 'no verdict'}",
         f"run {summary['run']} took {format_duration(summary['seconds'])}, "

@@ -110,6 +110,8 @@ def _trigger_line(trigger: dict[str, Any]) -> str:
         parts.append(f"by schedule {trigger['schedule']} for {trigger.get('scheduled_at', 'no time')}")
     if trigger.get("window_end"):
         parts.append(f"(window {trigger.get('window_start') or 'from the first event'} to {trigger['window_end']})")
+    if trigger.get("why"):
+        parts.append(f"because of {trigger['why']}")
     return " ".join(parts)
 
 

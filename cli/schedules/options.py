@@ -16,6 +16,7 @@ from rankline.runtime.steps import Flow
 
 if TYPE_CHECKING:
     from pipelines.schedules.protocol import ScheduleChanges
+    from rankline.contracts import FrozenModel
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,31 @@ class ScheduleOptions:
     seconds_first: Annotated[bool, typer.Option("--seconds-first", help="Refuse a cron expression of five fields.")] = (
         False
     )
+    when: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRIGGER",
+            help="Start a run by need, too, or without --cron by need alone: events>=10000, events>=20%, "
+            'drift:price>=0.2, "scores>=0.2 in PATH", decay:ndcg@10>=5%, "decay:ctr>=5% in PATH", code, '
+            "webhook:VARIABLE. Repeat all of them on an update.",
+        ),
+    ] = None
+    check_every: Annotated[str | None, typer.Option(help="How often the triggers are checked, such as 30m (1h).")] = (
+        None
+    )
+    cooldown: Annotated[str | None, typer.Option(help="Shortest time between two firings by need (1d).")] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="runs=N,core_hours=H,cost=C", help="What firings by need may use within 24 hours (runs=2)."
+        ),
+    ] = None
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that drift, scores or decay fire at all in a year in which nothing changes (0.05)."
+        ),
+    ] = None
     zone: Annotated[str | None, typer.Option(help="Time zone of the cron expression, such as Europe/Berlin (UTC).")] = (
         None
     )
@@ -109,6 +135,10 @@ class ScheduleOptions:
             values["settings"] = tuple(each for each in values["settings"] if each)
         if "keep" in values:
             values["keep"] = _parse_keep(values["keep"])
+        if "when" in values:
+            values["when"] = tuple(each for each in values["when"] if each)
+        if "budget" in values:
+            values["budget"] = _parse_budget(values["budget"])
         return ScheduleChanges(values, self.seconds_first, self.experiment, self.account)
 
 
@@ -140,23 +170,36 @@ def with_schedule_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _parse_keep(text: str) -> dict[str, Any] | None:
     """The settings of `rankline gc` in --keep; None for an empty value."""
-    from pydantic import ValidationError
-
     from pipelines.retention.policy import Keep
 
-    if not text:
-        return None
-    values = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip() != "defaults")
+    known = "`rankline gc --help` explains each setting"
+    return _parse_pairs(Keep, "--keep", text, "runs=10,days=3", hint=known).model_dump() if text else None
+
+
+def _parse_budget(text: str) -> dict[str, Any]:
+    """The settings in --budget; the default for an empty value."""
+    from pipelines.schedules.triggers.budget import Budget
+
+    hint = "runs, core_hours and cost of firings by need within 24 hours"
+    return _parse_pairs(Budget, "--budget", text, "runs=2,core_hours=8", hint=hint).model_dump()
+
+
+def _parse_pairs(kind: type[FrozenModel], option: str, text: str, example: str, *, hint: str) -> FrozenModel:
+    """The values of an option such as runs=10,days=3."""
+    from pydantic import ValidationError
+
+    parts = [part.strip() for part in text.split(",")]
+    values = dict(part.partition("=")[::2] for part in parts if part not in ("", "defaults"))
     try:
-        return Keep(**values).model_dump()
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])
-        known = setting in Keep.model_fields
-        expected = f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3"
+        known = setting in kind.model_fields
+        expected = f"some of {', '.join(kind.model_fields)}, such as {example}"
         raise UsageError(
-            f"the {setting} in --keep is not valid" if known else f"--keep has no setting {setting!r}",
+            f"the {setting} in {option} is not valid" if known else f"{option} has no setting {setting!r}",
             expected=f"{expected}: {first['msg']}" if known else expected,
             found=text,
-            hint="`rankline gc --help` explains each setting",
+            hint=hint,
         ) from error

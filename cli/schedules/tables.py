@@ -15,8 +15,11 @@ import typer
 if TYPE_CHECKING:
     from pipelines.schedules.model import Schedule
     from pipelines.schedules.protocol import FiringRecord, ScheduleInfo, Schedules, UnreadableSchedule
+    from pipelines.schedules.triggers.held import Held
+    from pipelines.schedules.triggers.observation import Check
 
 MIN_YEAR, MAX_YEAR = 1900, 2999  # of a time on the command line
+OF_TRIGGERS = ("check_every", "cooldown", "budget", "false_alarms")  # settings that mean nothing without triggers
 STATUSES = ("ran", "done before", "under way elsewhere")
 
 
@@ -41,12 +44,18 @@ def print_change(info: ScheduleInfo, *, created: bool, as_json: bool) -> None:
     for note in info.notes:
         typer.echo(f"note: {note}")
     state = "paused" if schedule.paused else "on"
-    typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
+    times = [f"{schedule.cron} in {schedule.zone}"] if schedule.cron else []
+    times += [f"by need ({', '.join(schedule.when)})"] if schedule.when else []
+    typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {', and '.join(times)}")
+    if schedule.when and not schedule.paused:
+        typer.echo(f"  checked every {schedule.check_every}; `rankline schedule check {schedule.name}` checks it now")
     for instant in () if schedule.paused else next_instants(schedule, 1):
         window = schedule.window_of(instant)
         data = f"{_window_start(schedule, window.start)} to {local_text(schedule, window.end)}"
         typer.echo(f"  next: {local_text(schedule, instant)}, on data from {data}")
         typer.echo(f"  {info.started_by if created else 'active runs go on'}")
+    if schedule.when and not schedule.cron and not schedule.paused and created:
+        typer.echo(f"  {info.started_by}")
     for each in info.remaining:
         typer.echo(f"  {each}")
 
@@ -70,7 +79,9 @@ def print_schedules(entries: Sequence[ScheduleInfo | UnreadableSchedule], *, as_
         if isinstance(each, ScheduleInfo):
             schedule = each.schedule
             upcoming = [local_text(schedule, instant) for instant in next_instants(schedule, 1)]
-            next_text = "paused" if schedule.paused else upcoming[0] if upcoming else "never again"
+            by_need = f"by need, checked every {schedule.check_every}" if schedule.when else ""
+            by_clock = upcoming[0] if upcoming else "never again" if schedule.cron else ""
+            next_text = "paused" if schedule.paused else ", or ".join(filter(None, (by_clock, by_need)))
             rows.append((schedule.name, schedule.flow, schedule.cron, schedule.zone, schedule.recipe, next_text))
         else:
             flow, cron, recipe = (each.details.get(key, "") for key in ("flow", "cron", "recipe"))
@@ -88,8 +99,10 @@ def print_schedule(schedules: Schedules, info: ScheduleInfo, records: Sequence[F
     """Print the settings of a schedule and its latest firings."""
     schedule = info.schedule
     for key, value in schedule.model_dump().items():
-        if value not in ("", None, (), False) and key not in ("name", "deleted", *schedules.unsupported):
-            typer.echo(f"{key:<16} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+        hidden = ("name", "deleted", *schedules.unsupported, *(() if schedule.when else OF_TRIGGERS))
+        if value not in ("", None, (), False) and key not in hidden:
+            shown = ", ".join(value) if key == "when" else schedule.budget if key == "budget" else value
+            typer.echo(f"{key:<16} {' '.join(map(str, shown)) if isinstance(shown, tuple) else shown}")
     for key in ("experiment", "account"):
         if info.details.get(key):
             typer.echo(f"{key:<16} {info.details[key]}")
@@ -105,8 +118,31 @@ def print_schedule(schedules: Schedules, info: ScheduleInfo, records: Sequence[F
     rows += [(utc_text(r.scheduled_at), r.kind, utc_text(r.window_end), r.state, r.run) for r in records]
     typer.echo("")
     print_table(rows)
+    for record in records:
+        if record.why:
+            typer.echo(f"{utc_text(record.scheduled_at)}: {record.why}")
     if records[-1].failed and records[-1].error:
         typer.echo(f"the last one failed: {records[-1].error}")
+
+
+def print_check(check: Check) -> None:
+    """Print what each trigger observed."""
+    if not check.observations:
+        return
+    rows: list[tuple[str, ...]] = [("trigger", "observed", "threshold", "fires", "why")]
+    for each in check.observations:
+        fires = "yes" if each.fires else "unknown" if each.problem else "no"
+        rows.append((each.trigger, each.observed or "-", each.threshold or "-", fires, each.why))
+    typer.echo(f"\nchecked {utc_text(check.at)} UTC")
+    print_table(rows)
+
+
+def print_held(held: Sequence[Held]) -> None:
+    """Print what was held back."""
+    for each in held:
+        times = f"{each.count} times from {utc_text(each.first)} to {utc_text(each.last)}"
+        period = utc_text(each.first) if each.count == 1 else times
+        typer.echo(f"held back: {period} ({each.why}): {each.need}")
 
 
 def print_fire_times(schedules: Schedules, schedule: Schedule, instants: list[datetime], *, as_json: bool) -> None:
@@ -152,6 +188,8 @@ def _window_start(schedule: Schedule, start: datetime | None) -> str:
 
 def next_instants(schedule: Schedule, count: int) -> list[datetime]:
     """The next fire times."""
+    if not schedule.cron:
+        return []
     return list(itertools.islice(schedule.rule.after(datetime.now(UTC)), count))
 
 

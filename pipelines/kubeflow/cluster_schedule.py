@@ -24,7 +24,16 @@ SUPPORTED_FIELDS = {
     "name", "recipe", "flow", "source", "map", "settings", "cron", "zone", "window", "lag", "catch_up", "max_runs",
     "paused", "revision", "created_at", "updated_at", "deleted", "directory",
 }  # fmt: skip
+TRIGGERS_ELSEWHERE = (
+    "a recurring run evaluates no triggers: create the schedule in a workspace (without --host), whose `rankline "
+    "scheduler` checks them and runs the steps there; or give the cluster a --cron"
+)
 UNSUPPORTED_REASONS = {
+    "when": TRIGGERS_ELSEWHERE,
+    "check_every": TRIGGERS_ELSEWHERE,
+    "cooldown": TRIGGERS_ELSEWHERE,
+    "budget": TRIGGERS_ELSEWHERE,
+    "false_alarms": TRIGGERS_ELSEWHERE,
     "runner": "on a cluster each step is a pod",
     "jitter_s": "the cluster starts a run when its controller sees that it is due",
     "webhook": "a cluster calls no webhooks; `rankline runs list --host … --json` tells a monitor what failed",

@@ -12,6 +12,7 @@ from pipelines.kubeflow import recurring_runs
 from pipelines.kubeflow.backfill import ClusterBackfill
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.cluster_schedule import (
+    TRIGGERS_ELSEWHERE,
     UNSUPPORTED_REASONS,
     ClusterSchedule,
     firing_record,
@@ -37,6 +38,8 @@ from pipelines.schedules.protocol import (
     ScheduleInfo,
     UnreadableSchedule,
 )
+from pipelines.schedules.triggers.held import Held
+from pipelines.schedules.triggers.observation import Check
 from rankline.errors import AccessError, UsageError
 
 
@@ -137,6 +140,23 @@ class ClusterSchedules:
 
     def skipped(self, name: str, *, limit: int = 10) -> None:
         """Not known: a cluster does not record skipped fire times."""
+
+    def check(self, name: str, *, now: datetime) -> Check:
+        """A recurring run evaluates no triggers."""
+        self._find(name)
+        raise UsageError(
+            "a schedule of a cluster has no triggers",
+            expected="a schedule of a workspace",
+            found=f"schedule {name!r} of a cluster",
+            hint=TRIGGERS_ELSEWHERE,
+        )
+
+    def last_check(self, name: str) -> None:
+        """Nothing is checked."""
+
+    def held_back(self, name: str, *, limit: int = 10) -> Sequence[Held]:
+        """Nothing is held back."""
+        return []
 
     def backfill(
         self, name: str, options: BackfillOptions, *, now: datetime, say: Callable[[str], None]

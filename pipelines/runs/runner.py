@@ -64,8 +64,8 @@ def run(
     Args:
         watch: called every ``poll_s`` seconds while it runs, to draw progress.
         runner: whether the steps are processes of this machine or containers on it.
-        trigger: what asked for the run, kept in its folder: `kind` (manual, scheduled, backfill, catch-up, retry), and
-            what goes with it: schedule, scheduled_at, window_start, window_end, retry_of.
+        trigger: what asked for the run, kept in its folder: `kind` (manual, scheduled, backfill, catch-up, need,
+            retry), and what goes with it: schedule, scheduled_at, window_start, window_end, why, retry_of.
 
     Raises:
         StepFailed: a step failed; the message is that step's own.
@@ -161,7 +161,7 @@ def start_run(
 
 def _started_by(trigger: Mapping[str, Any] | None) -> str:
     """The user who starts a run; empty where a schedule does."""
-    by_schedule = (trigger or {}).get("kind") in ("scheduled", "catch-up")
+    by_schedule = (trigger or {}).get("kind") in ("scheduled", "catch-up", "need")
     return "" if by_schedule else current_user()
 
 

@@ -64,6 +64,13 @@ def firing_times(schedule: Schedule, options: BackfillOptions, *, now: datetime)
             found=f"schedule {schedule.name!r} of the flow refresh",
             hint="the next refresh includes all that the missed ones would have: `rankline schedule plan` shows when",
         )
+    if not schedule.cron:
+        raise UsageError(
+            f"schedule {schedule.name!r} fires by need alone, so it has no past fire times",
+            expected="a schedule with a cron expression",
+            found=", ".join(schedule.when),
+            hint="`rankline run` runs its recipe now",
+        )
     if start > end:
         raise UsageError(
             "--from is later than --to",

@@ -30,6 +30,8 @@ from pipelines.schedules.processes import (
     worker_command,
 )
 from pipelines.schedules.store import FOLDER, ScheduleStore
+from pipelines.schedules.triggers.limits import held_back
+from pipelines.schedules.triggers.needs import CheckCommand, Needs, check_command
 from pipelines.schedules.webhook import Notifier
 from rankline.errors import RanklineError, UsageError
 from rankline.io import files
@@ -77,6 +79,7 @@ class Scheduler:
     max_runs: int = 2
     clock: Clock = field(default_factory=MachineClock)
     command: WorkerCommand = worker_command
+    check_command: CheckCommand = check_command
     say: Callable[[str], None] = print
     poll_s: float = POLL_S
 
@@ -84,6 +87,7 @@ class Scheduler:
         self.store = ScheduleStore(self.workspace)
         self._workers = Workers(self.workspace, self.command)
         self._notifier = Notifier(self.say)
+        self._needs = Needs(self.store, self.say, self.check_command)
         self._interrupted: dict[str, list[datetime]] = {}  # firings to start again
         self._next_checks: dict[str, NextCheck] = {}  # none for a schedule that waits for capacity or has an error
         self._reported_errors: dict[str, str] = {}
@@ -118,6 +122,7 @@ class Scheduler:
                 yield
             finally:
                 self._stopping = True
+                self._needs.stop()
                 self._workers.stop()
                 self._reap()
                 self._notifier.collect(timeout_s=TIMEOUT_S)
@@ -138,6 +143,7 @@ class Scheduler:
                     if not waiting:
                         history = self.store.history(name)
                         self._next_checks[name] = NextCheck(history[-1].revision, now, next_start(history, now))
+                self._start_needed(self.store.history(name)[-1], now)
 
     @contextmanager
     def _reporting_errors(self, name: str) -> Iterator[None]:
@@ -176,6 +182,25 @@ class Scheduler:
             firings.mark_handled(scheduled_at)
         return bool(waiting)
 
+    def _start_needed(self, schedule: Schedule, now: datetime) -> None:
+        """Start what a trigger needs, or record why it does not start; without capacity it waits."""
+        if not schedule.when or schedule.paused or schedule.deleted:
+            return
+        need = self._needs.next(schedule, now)
+        if need is None:
+            return
+        with self.store.lock(schedule.name):
+            firings = self.store.firings(schedule.name)
+            if why := held_back(schedule, firings.all(), self.workspace, now=now):
+                self._needs.hold(schedule, need, why, now=now)
+                return
+            if not self._has_capacity(schedule):
+                return
+            firing = schedule.firing(need.instant, "need", now=now, why=need.why)
+            if firings.create(firing):
+                self._start(firings, firing, schedule)
+            self._needs.serve(schedule, need, now=now)
+
     def _has_capacity(self, schedule: Schedule) -> bool:
         return self._workers.count(schedule.name) < schedule.max_runs and len(self._workers) < self.max_runs
 
@@ -190,7 +215,8 @@ class Scheduler:
                 self._interrupted.setdefault(firing.schedule, []).append(firing.instant)
                 raise
             return
-        self.say(f"{firing.schedule}: started {firing.scheduled_at} ({firing.kind}, data to {firing.window_end})")
+        why = f": {firing.why}" if firing.why else ""
+        self.say(f"{firing.schedule}: started {firing.scheduled_at} ({firing.kind}, data to {firing.window_end}){why}")
 
     # -- ending runs ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rankline.io import files
 from rankline.runtime.outcomes import VERDICT_EXIT_CODES
 
-Kind = Literal["scheduled", "catch-up", "backfill"]
+Kind = Literal["scheduled", "catch-up", "backfill", "need"]
 Status = Literal["claimed", "running", "ended"]
 TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"  # of the name of a firing's file
 UNREADABLE = "unreadable"  # outcome of a firing whose file cannot be read
@@ -40,6 +40,7 @@ class Firing:
     started_at: str = ""
     ended_at: str = ""
     notified: str = ""  # result of the webhook call
+    why: str = ""  # of a firing by need: which trigger, and what it observed
     scratch: bool | None = None  # whether the run trains from scratch; None until that is decided
 
     @property
@@ -56,7 +57,7 @@ class Firing:
     def trigger(self) -> dict[str, Any]:
         """The content of the run's trigger.json."""
         names = ("schedule", "scheduled_at", "window_start", "window_end", "kind")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, **({"why": self.why} if self.why else {})}
 
     def replace(self, **changes: Any) -> Firing:
         """A copy with some fields changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,9 @@ from pipelines.schedules.firing import Firing
 from pipelines.schedules.model import Schedule, validate_schedule
 from pipelines.schedules.protocol import FiringRecord, ScheduleChanges, ScheduleInfo, UnreadableSchedule
 from pipelines.schedules.store import ScheduleStore
+from pipelines.schedules.triggers.held import Held, read_held
+from pipelines.schedules.triggers.needs import check_command
+from pipelines.schedules.triggers.observation import FOLDER, Check, read_check
 from pipelines.schedules.worker import flow_runner
 from rankline.errors import RanklineError, UsageError
 
@@ -85,6 +89,29 @@ class LocalSchedules:
         skipped: Sequence[dict[str, Any]] = self.store.firings(name).handled()["skipped"][-limit:]
         return skipped
 
+    def check(self, name: str, *, now: datetime) -> Check:
+        """Check the triggers of a schedule, in the folder in which its runs start."""
+        schedule = self.store.get(name)
+        done = subprocess.run(
+            check_command(self.store.workspace, name, now),
+            cwd=schedule.directory or None,
+            capture_output=True,
+            text=True,
+        )
+        result = read_check(self.store.folder / name / FOLDER)
+        if done.returncode or result is None:
+            raise RanklineError(f"the triggers of schedule {name!r} cannot be checked", found=done.stderr.strip())
+        return result
+
+    def last_check(self, name: str) -> Check | None:
+        """What the triggers last observed, if they have not changed since."""
+        schedule, result = self.store.get(name), read_check(self.store.folder / name / FOLDER)
+        return result if result and schedule.when and result.revision == schedule.revision else None
+
+    def held_back(self, name: str, *, limit: int = 10) -> Sequence[Held]:
+        """The latest needs that started no run."""
+        return read_held(self.store.folder / name / FOLDER)[-limit:]
+
     def backfill(
         self, name: str, options: BackfillOptions, *, now: datetime, say: Callable[[str], None]
     ) -> Sequence[tuple[FiringRecord, BackfillStatus]]:
@@ -94,12 +121,25 @@ class LocalSchedules:
 
     def _info(self, schedule: Schedule, notes: Sequence[str] = ()) -> ScheduleInfo:
         clock_note = self.store.clock_note(schedule.name, now=datetime.now(UTC))
+        need_notes = self._need_notes(schedule)
         return ScheduleInfo(
             schedule,
             revisions=len(self.store.history(schedule.name)),
-            notes=(*notes, *filter(None, (clock_note,))),
+            notes=(*notes, *filter(None, (clock_note,)), *need_notes),
             started_by=f"`rankline scheduler -w {self.workspace}` starts its runs",
         )
+
+    def _need_notes(self, schedule: Schedule) -> Sequence[str]:
+        """Why it last fired by need, what was held back since, and what cannot be observed."""
+        if not schedule.when:
+            return []
+        firings = [each for each in self.store.firings(schedule.name).all() if each.kind == "need"]
+        held, check = self.held_back(schedule.name, limit=1), self.last_check(schedule.name)
+        notes = [f"fired by need at {each.scheduled_at}: {each.why}" for each in firings[-1:]]
+        last = firings[-1].scheduled_at if firings else ""
+        notes += [f"held back at {each.last}: {each.why}" for each in held if each.last > last]
+        problems = [each for each in check.observations if each.problem] if check else []
+        return [*notes, *(f"{each.trigger} cannot be checked: {each.why}" for each in problems)]
 
     def _checked(
         self, changes: ScheduleChanges, fixed: dict[str, Any], *, current: Schedule | None, now: datetime
@@ -115,8 +155,8 @@ class LocalSchedules:
         notes: Sequence[str] = ()
         if values.get("zone") == "":
             values["zone"] = "UTC"
-        if "cron" in values or "zone" in values:
-            text = values.get("cron", current.cron if current else "")
+        text = values.get("cron", current.cron if current else "")
+        if text and ("cron" in values or "zone" in values):
             zone = values.get("zone", current.zone if current else "UTC")
             cron, notes = crons.parse(text, zone, seconds_first=changes.seconds_first)
             values |= {"cron": cron.text, "zone": cron.zone}
@@ -129,7 +169,7 @@ class LocalSchedules:
 
 
 def _record(firing: Firing, *, status: str) -> FiringRecord:
-    names = ("kind", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified")
+    names = ("kind", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified", "why")
     return FiringRecord(**firing.trigger | {name: getattr(firing, name) for name in names}, status=status)
 
 

@@ -19,6 +19,8 @@ from pipelines.retention.policy import Keep
 from pipelines.schedules import cron as crons
 from pipelines.schedules.cursor import FAR_AHEAD
 from pipelines.schedules.firing import Firing, Kind
+from pipelines.schedules.triggers.budget import Budget
+from pipelines.schedules.triggers.spec import KINDS, STATISTICAL, Trigger, parse
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.runtime.steps import Flow
@@ -27,6 +29,7 @@ from rankline.schedules.fire_times import Cron
 
 _MAX_SPAN_DAYS = 36_500
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EVERY_SECOND = "* * * * * *"
 _SECRET_FIELDS = ("webhook", "webhook_headers")  # a value given here by mistake may be a secret: never repeat it
 _WINDOW_SETTINGS = ("ingest.window_start", "ingest.window_end")
 
@@ -44,7 +47,11 @@ class Schedule(FrozenModel):
     settings: tuple[str, ...] = Field((), description="Changed settings, each section.setting=value.")
     runner: Literal["local", "docker"] = Field("local", description="Where the steps run: processes, or containers.")
     directory: str = Field("", description="Working directory of the runs; relative paths and modules are found there.")
-    cron: str = Field(description="Six fields: second, minute, hour, day of the month, month, day of the week.")
+    cron: str = Field(
+        "",
+        description="Six fields: second, minute, hour, day of the month, month, day of the week; empty for a schedule "
+        "that fires by need alone.",
+    )
     zone: str = Field("UTC", description="IANA time zone of the cron expression and of the window's days.")
     window: str = Field(
         "", description="Length of the data window, such as 30d, 8w, 1mo or 12h; empty for everything up to its end."
@@ -57,6 +64,16 @@ class Schedule(FrozenModel):
         10, ge=1, le=1000, description="With all: how many missed fire times run; older ones are skipped."
     )
     max_runs: int = Field(1, ge=1, le=64, description="Largest number of concurrent runs of this schedule.")
+    when: tuple[str, ...] = Field((), description="Triggers by need, each such as events>=10000 or drift:price>=0.2.")
+    check_every: str = Field("1h", description="How often the triggers are checked, such as 30m.")
+    cooldown: str = Field("1d", description="Shortest time between two firings by need.")
+    budget: Budget = Field(Budget(), description="What firings by need may use within 24 hours.")
+    false_alarms: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="Probability that drift, scores or decay fire at all in a year in which nothing changes.",
+    )
     jitter_s: float = Field(
         0.0, ge=0, description="Largest delay of a start; the delay of a fire time is always the same."
     )
@@ -75,7 +92,7 @@ class Schedule(FrozenModel):
     updated_at: str = Field("", description="ISO time, UTC, from which this revision is in force.")
     deleted: bool = Field(False, description="Whether it has been deleted.")
 
-    @field_validator("window", "lag")
+    @field_validator("window", "lag", "check_every", "cooldown")
     @classmethod
     def _check_span(cls, text: str) -> str:
         if text and not SPAN.fullmatch(text):
@@ -98,6 +115,21 @@ class Schedule(FrozenModel):
             raise ValueError("months differ in length, and a lag should not: write it in days or weeks")
         return text or "0s"
 
+    @field_validator("check_every")
+    @classmethod
+    def _check_pause(cls, text: str) -> str:
+        if parse_span(text).elapsed_s < 60:
+            raise ValueError("a check reads the source: the shortest is 1m")
+        return text
+
+    @field_validator("when")
+    @classmethod
+    def _check_triggers(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        triggers = [parse(text) for text in texts]
+        if len({(each.kind, each.subject, each.path) for each in triggers}) < len(triggers):
+            raise ValueError("each trigger is there once")
+        return tuple(map(str, triggers))
+
     @field_validator("settings")
     @classmethod
     def _refuse_window_settings(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,7 +149,17 @@ class Schedule(FrozenModel):
         return url
 
     @model_validator(mode="after")
+    def _check_flow(self) -> Schedule:
+        for each in self.triggers:
+            if self.flow not in KINDS[each.kind].flows:
+                flows = " or ".join(KINDS[each.kind].flows)
+                raise ValueError(f"{each} starts a run of the flow {flows}, and this schedule's is {self.flow}")
+        return self
+
+    @model_validator(mode="after")
     def _check_cron(self) -> Schedule:
+        if not self.cron and self.when:
+            return self
         try:
             cron_rule, _ = crons.parse(self.cron, self.zone, seconds_first=True)
         except UsageError as error:
@@ -134,8 +176,18 @@ class Schedule(FrozenModel):
 
     @property
     def rule(self) -> Cron:
-        """When it fires."""
-        return Cron(self.cron, self.zone)
+        """When it fires by the clock; without a cron expression, the clock alone."""
+        return Cron(self.cron or _EVERY_SECOND, self.zone)
+
+    @property
+    def triggers(self) -> list[Trigger]:
+        """Its triggers by need."""
+        return [parse(text) for text in self.when]
+
+    @property
+    def alpha(self) -> float:
+        """The probability per year with which each of its statistical triggers may fire by chance."""
+        return self.false_alarms / max(sum(each.kind in STATISTICAL for each in self.triggers), 1)
 
     @property
     def effective_from(self) -> datetime:
@@ -161,7 +213,9 @@ class Schedule(FrozenModel):
             settings.append(f"ingest.window_start={window.start.isoformat()}")
         return [*settings, "decide.allow_older_window=true"] if allow_older_window else settings
 
-    def firing(self, scheduled_at: datetime, kind: Kind, *, now: datetime, allow_older_window: bool = False) -> Firing:
+    def firing(
+        self, scheduled_at: datetime, kind: Kind, *, now: datetime, allow_older_window: bool = False, why: str = ""
+    ) -> Firing:
         """The record of a fire time by this revision; `Firings.create` takes the fire time with it."""
         window = self.window_of(scheduled_at)
         return Firing(
@@ -173,6 +227,7 @@ class Schedule(FrozenModel):
             revision=self.revision,
             claimed_at=now.isoformat(),
             allow_older_window=allow_older_window,
+            why=why,
         )
 
 
@@ -199,7 +254,7 @@ def due(history: Sequence[Schedule], *, after: datetime, until: datetime | None 
     for index, revision in enumerate(history):
         superseded_at = history[index + 1].effective_from if index + 1 < len(history) else None
         last = min((each for each in (superseded_at, until) if each is not None), default=None)
-        if revision.paused or revision.deleted or (last is not None and last <= after):
+        if not revision.cron or revision.paused or revision.deleted or (last is not None and last <= after):
             continue
         for scheduled_at in revision.rule.after(max(after, revision.effective_from)):
             if last is not None and scheduled_at > last:

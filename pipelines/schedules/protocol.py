@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus
 from pipelines.schedules.model import Schedule
+from pipelines.schedules.triggers.held import Held
+from pipelines.schedules.triggers.observation import Check
 from rankline.runtime.outcomes import VERDICT_EXIT_CODES
 
 
@@ -62,6 +64,7 @@ class FiringRecord:
     revision: int | None
     error: str
     notified: str
+    why: str = ""  # of a firing by need
 
     @property
     def failed(self) -> bool:
@@ -117,6 +120,15 @@ class Schedules(Protocol):
 
     def skipped(self, name: str, *, limit: int = 10) -> Sequence[dict[str, Any]] | None:
         """The latest skipped fire times; None where the place does not record them."""
+
+    def check(self, name: str, *, now: datetime) -> Check:
+        """Check the triggers of a schedule."""
+
+    def last_check(self, name: str) -> Check | None:
+        """What the triggers of a schedule last observed; None where they were not checked."""
+
+    def held_back(self, name: str, *, limit: int = 10) -> Sequence[Held]:
+        """The latest needs that started no run."""
 
     def backfill(
         self, name: str, options: BackfillOptions, *, now: datetime, say: Callable[[str], None]

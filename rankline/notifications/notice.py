@@ -15,6 +15,7 @@ from rankline.notifications.config import NoticeKind
 from rankline.registry.anchor import BREAK_GLASS
 from rankline.registry.registry_state import Event
 
+_STARTED = "run started because of"
 _LONGEST_TEXT = 2000  # Slack takes 3000 characters in a block
 _TITLES = {
     "pending": "waits for review",
@@ -37,8 +38,11 @@ class Notice(FrozenModel):
     payload: dict[str, Any]
 
 
-def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "") -> Notice | None:
-    """The message about a registry event; None for events that nobody waits for."""
+def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "", why_started: str = "") -> Notice | None:
+    """The message about a registry event; None for events that nobody waits for.
+
+    ``why_started`` is why a schedule started the run by need.
+    """
     if event.kind not in get_args(NoticeKind):
         return None
     kind, recipe = cast(NoticeKind, event.kind), recipe or str(event.details.get("recipe", ""))
@@ -49,6 +53,7 @@ def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "") ->
     link = f"{console_url.rstrip('/')}/candidates/{event.model_id}" if console_url else ""
     title = f"model {event.model_id} {_TITLES[kind]}" + (", PROMOTED PAST THE GATES" if past_gates else "")
     facts = {"by": event.who, "run": event.run_id, "champion before": event.champion_before, "approve": command}
+    facts[_STARTED] = why_started[:_LONGEST_TEXT]
     return Notice(
         kind=kind,
         key=f"event-{event.n}-{kind}-{event.model_id}",
@@ -63,6 +68,7 @@ def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "") ->
             "model_id": event.model_id,
             "recipe": recipe,
             "run": event.run_id,
+            **({"run_started_because": why_started} if why_started else {}),
             "who": event.who,
             "why": event.why,
             "champion_before": event.champion_before,
@@ -78,16 +84,17 @@ def notice_of_event(event: Event, *, recipe: str = "", console_url: str = "") ->
 def notice_of_failed_run(summary: Mapping[str, Any], *, recipe: str = "") -> Notice:
     """The message about a run without a verdict; ``summary`` is that of its folder."""
     run, step = str(summary["run"]), str(summary.get("failed_step", ""))
-    text = str(summary.get("error", ""))[:_LONGEST_TEXT]
+    text, why = str(summary.get("error", ""))[:_LONGEST_TEXT], str(summary.get("why", ""))
     title = f"run {run} {summary['outcome']}" + (f" in {step}" if step else "")
     return Notice(
         kind="failed",
         key=f"run-{run}-{summary['outcome']}",
         title=f"{recipe}: {title}" if recipe else title[0].upper() + title[1:],
         text=text,
-        facts={"show": f"rankline runs show {run}"},
+        facts={"show": f"rankline runs show {run}", **({_STARTED: why[:_LONGEST_TEXT]} if why else {})},
         payload={
             "event": "failed", "run": run, "recipe": recipe, "outcome": summary["outcome"], "step": step, "error": text,
+            **({"run_started_because": why} if why else {}),
         },
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from rankline.notifications.notice import Notice, notice_of_event, notice_of_fai
 from rankline.notifications.spool import Entry
 from rankline.notifications.targets import Target, targets
 from rankline.registry.registry_state import Event
+from rankline.runtime.run_summary import why_started
 
 if TYPE_CHECKING:
     from rankline.runtime.bucket_workspace import BucketWorkspace
@@ -38,7 +39,9 @@ def notify(
     event: Event, *, settings: NotifyConfig, workspace: Path, bucket: BucketWorkspace | None = None, recipe: str = ""
 ) -> str:
     """Notify of a registry event; a warning if something was not delivered, else nothing."""
-    return _send(notice_of_event(event, recipe=recipe, console_url=settings.console_url), settings, workspace, bucket)
+    why = why_started(workspace / "runs" / event.run_id) if event.run_id else ""
+    notice = notice_of_event(event, recipe=recipe, console_url=settings.console_url, why_started=why)
+    return _send(notice, settings, workspace, bucket)
 
 
 def notify_of_failure(

@@ -12,11 +12,14 @@ import binascii
 import hashlib
 import hmac
 import os
+from collections.abc import Mapping
 
 from rankline.errors import UsageError
 
 PREFIX = "whsec_"
 _LEAST_BYTES = 24
+TOLERANCE_S = 300  # a message that was signed longer ago may be a recording
+_LONGEST_TIMESTAMP = 12  # digits
 
 
 def signing_key(variable: str) -> bytes:
@@ -49,3 +52,14 @@ def signed_headers(body: bytes, *, key: bytes, message_id: str, timestamp: int) 
         "webhook-timestamp": str(timestamp),
         "webhook-signature": f"v1,{signature}",
     }
+
+
+def is_signed(headers: Mapping[str, str], body: bytes, *, key: bytes, now: float) -> bool:
+    """Whether a body was signed with this key in the last five minutes; header names are in lower case."""
+    message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not message_id or not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > _LONGEST_TIMESTAMP:
+        return False
+    expected = signed_headers(body, key=key, message_id=message_id, timestamp=int(timestamp))["webhook-signature"]
+    signatures = headers.get("webhook-signature", "").encode(errors="replace").split()
+    is_genuine = any([hmac.compare_digest(expected.encode(), each) for each in signatures])
+    return is_genuine and abs(now - int(timestamp)) <= TOLERANCE_S

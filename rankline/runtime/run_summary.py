@@ -24,6 +24,7 @@ from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome, has_verdict
 from rankline.runtime.steps import DECIDING_STEPS, FLOWS, TRAINING_STEPS
 
+TRIGGER = "trigger.json"  # what started the run
 SUMMARY, EARLIER_SUMMARY = "summary.json", "summary.earlier.json"  # the second one is that of a run before its retry
 RUN, CANCEL = "run.json", "cancel.json"  # the names of a run's recipe and flow; a request to end it
 KILLED_MESSAGE = "it ended without an error message (killed, or out of memory?)"
@@ -82,6 +83,11 @@ def read_cancelled(folder: Path) -> dict[str, Any]:
     return read_json_object(folder / CANCEL) or {}
 
 
+def why_started(folder: Path) -> str:
+    """Why a schedule started a run by need; empty for every other run."""
+    return str((read_json_object(folder / TRIGGER) or {}).get("why", ""))
+
+
 def _summary(
     folder: Path,
     config: Prices,
@@ -109,6 +115,7 @@ def _summary(
     ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
     return {
         "run": folder.name,
+        **({"why": why} if (why := why_started(folder)) else {}),
         "outcome": (Outcome.CANCELLED if was_cancelled else outcome).value,
         "kubeflow_status": "",
         "verdict": decision.get("sentence", ""),

@@ -1,0 +1,1 @@
+"""Firings by need: what a schedule watches beside the clock, and when it starts a run because of it."""
