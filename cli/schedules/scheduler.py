@@ -35,7 +35,7 @@ def scheduler(
     from datetime import UTC, datetime
 
     from pipelines.schedules.daemon import Scheduler
-    from pipelines.schedules.triggers.listener import listening
+    from pipelines.schedules.triggers.listener import listening, missing_keys
 
     def say(line: str) -> None:
         typer.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}")
@@ -50,6 +50,8 @@ def scheduler(
         if listen is not None:
             address = stack.enter_context(listening(daemon.store, listen_host, listen))
             say(f"webhooks: POST {address}/schedules/NAME/fire")
+            for problem in missing_keys(daemon.store):
+                say(problem)
 
     for number in (signal.SIGINT, signal.SIGTERM):  # ends the loop between two rounds, never within a write
         signal.signal(number, lambda *_: daemon.stop())

@@ -77,7 +77,7 @@ def refuse_unsupported(values: Mapping[str, Any]) -> None:
         raise UsageError(
             f"a cluster does not support {option}",
             expected="the settings of a cluster's schedule",
-            found=option if isinstance(value, dict) else f"{option} {value}",
+            found=option if isinstance(value, dict | tuple) else f"{option} {value}",
             hint=UNSUPPORTED_REASONS.get(name.removesuffix("_headers").removesuffix("_on_refusal"), "leave it out"),
         )
 

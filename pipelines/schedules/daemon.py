@@ -134,16 +134,16 @@ class Scheduler:
         self._reap()
         for name in self.store.names(deleted=True):
             with self._reporting_errors(name):
-                now, revision = self.clock.now(), self.store.history(name)[-1].revision
+                now, latest = self.clock.now(), self.store.history(name)[-1]
                 check = self._next_checks.get(name)
-                if check is None or check.is_due(revision, now):
+                if check is None or check.is_due(latest.revision, now):
                     self._next_checks.pop(name, None)
                     with self.store.lock(name):
                         waiting = self._start_due(name, now)
                     if not waiting:
                         history = self.store.history(name)
                         self._next_checks[name] = NextCheck(history[-1].revision, now, next_start(history, now))
-                self._start_needed(self.store.history(name)[-1], now)
+                self._start_needed(latest, now)
 
     @contextmanager
     def _reporting_errors(self, name: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,12 +67,26 @@ def _accepted_trigger(store: ScheduleStore, name: str, headers: Mapping[str, str
     for trigger in triggers:
         try:
             key = signing_key(trigger.subject)
-        except UsageError:  # the scheduler says so when it starts
+        except UsageError:  # see `missing_keys`
             continue
         is_bearer = hmac.compare_digest(token, os.environ[trigger.subject].encode())
         if is_signed(headers, body, key=key, now=now.timestamp()) or is_bearer:
             return str(trigger)
     return ""
+
+
+def missing_keys(store: ScheduleStore) -> list[str]:
+    """What is wrong with the keys of the schedules' triggers: a request for such a trigger is refused."""
+    problems = []
+    for name in store.names():
+        with suppress(RanklineError):  # one that cannot be read is reported elsewhere
+            variables = [each.subject for each in store.get(name).triggers if each.kind == "webhook"]
+            for variable in variables:
+                try:
+                    signing_key(variable)
+                except UsageError as error:
+                    problems.append(f"{name}: {error}")
+    return problems
 
 
 @contextmanager

@@ -7,7 +7,9 @@ training are counted once and stored: the run's tables may be removed later.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +23,7 @@ from components.ingest.step import ingest
 from pipelines.recipe import Recipe, run_context, step_settings
 from pipelines.runs.artifacts import find_output
 from pipelines.schedules.triggers.columns import Bins, Column, DailyCounts, reference_start
+from pipelines.schedules.triggers.observation import MAX_CHECK_TIME
 from pipelines.schedules.triggers.training import Training
 from rankline.contracts import FrozenModel
 from rankline.errors import TooSmall, UsageError
@@ -30,6 +33,7 @@ from rankline.io.sql import memory_database
 
 Stored = TypeVar("Stored", bound=FrozenModel)
 MEMORY_MB = 512
+_TEMPORARY = ".live-"
 REFERENCE, LIVE = "training.json", "live.json"
 
 
@@ -118,7 +122,8 @@ def read_live(
     since = training.data_end if training else None
     window = {"window_start": since and since.isoformat(), "window_end": until.isoformat()}
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".live-", dir=folder) as temporary:
+    _remove_leftovers(folder)
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:
         raw = Path(temporary)
         summary = _ingest(raw, IngestConfig(**{**config.model_dump(), **window}), recipe, workspace)
         columns = {}
@@ -129,6 +134,13 @@ def read_live(
     live = Live(source=source, run=run, until=until.isoformat(), events=summary["rows"]["events"], columns=columns)
     write_json(folder / LIVE, live.model_dump())
     return live
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what checks that were killed have left."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        if time.time() - path.stat().st_mtime > MAX_CHECK_TIME.total_seconds():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _ingest(raw: Path, config: IngestConfig, recipe: Recipe, workspace: Path) -> dict[str, Any]:

@@ -15,13 +15,19 @@ from pathlib import Path
 from pipelines.schedules.model import Schedule
 from pipelines.schedules.store import ScheduleStore
 from pipelines.schedules.triggers.held import record_held
-from pipelines.schedules.triggers.observation import FOLDER, Check, Observation, read_check, write_check
+from pipelines.schedules.triggers.observation import (
+    FOLDER,
+    MAX_CHECK_TIME,
+    Check,
+    Observation,
+    read_check,
+    write_check,
+)
 from pipelines.schedules.triggers.requests import describe, mark_served, waiting_requests
 from rankline.schedules.data_window import parse_span
 
 CheckCommand = Callable[[Path, str, datetime], Sequence[str]]
 MAX_CHECKS = 2  # processes at once: each reads a source
-MAX_CHECK_TIME = timedelta(hours=2)
 RETRY = timedelta(seconds=10)  # a request that is held back is tried again
 
 

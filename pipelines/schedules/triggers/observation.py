@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,6 +12,7 @@ from rankline.io.files import write_json
 
 OBSERVED = "observed.json"
 FOLDER = "need"
+MAX_CHECK_TIME = timedelta(hours=2)  # a check that takes longer is ended
 
 
 class Observation(FrozenModel):

@@ -27,6 +27,16 @@ PLANTED_ON = 200  # the day of a planted change
 NOTICED_WITHIN = 60
 AT_ONCE = 500  # years that are in memory together
 PSI_LIMIT, DECAY_LIMIT = 0.2, 0.05
+PLANTED = (  # the trigger, the planted change and its size
+    ("drift", "nothing", 0.0),
+    ("drift", "a third of the lower half moves to the upper (PSI 0.12)", 1 / 3),
+    ("drift", "a half of it (PSI 0.27)", 1 / 2),
+    ("drift", "two thirds of it (PSI 0.52)", 2 / 3),
+    ("decay", "nothing", 0.0),
+    ("decay", "a fall of 5%, the limit", 0.05),
+    ("decay", "a fall of 10%", 0.1),
+    ("decay", "a fall of 20%", 0.2),
+)
 _VOLUME = np.array([1.0, 1.0, 1.0, 1.0, 1.2, 0.7, 0.6])  # Monday to Sunday
 _METRIC = np.array([1.0, 1.02, 1.0, 0.98, 1.05, 0.9, 0.92])
 _WEEKEND_TILT = np.linspace(-0.3, 0.3, BINS)  # of the mix
@@ -61,20 +71,13 @@ class Row(NamedTuple):
     firings: float | None  # after the change, until the end of the year
 
 
-def simulate(plan: Plan) -> list[Row]:
-    """A stable year, and years with a planted change, for drift and for decay."""
+def simulate(plan: Plan, *, only: Sequence[str] = ()) -> list[Row]:
+    """A stable year, and years with a planted change, for drift and for decay; or only these rows."""
     rows = []
-    shifts = (
-        ("nothing", 0.0),
-        ("a third of the lower half moves to the upper (PSI 0.12)", 1 / 3),
-        ("a half of it (PSI 0.27)", 1 / 2),
-        ("two thirds of it (PSI 0.52)", 2 / 3),
-    )
-    for planted, share in shifts:
-        rows.append(_row("drift", planted, plan, functools.partial(_drift_fires, plan, share=share)))
-    for planted, fall in (("nothing", 0.0), ("a fall of 5%, the limit", 0.05), ("a fall of 10%", 0.1),
-                          ("a fall of 20%", 0.2)):  # fmt: skip
-        rows.append(_row("decay", planted, plan, functools.partial(_decay_fires, plan, fall=fall)))
+    for trigger, planted, size in PLANTED:
+        if not only or f"{trigger}: {planted}" in only:
+            fires = _drift_fires if trigger == "drift" else _decay_fires
+            rows.append(_row(trigger, planted, plan, functools.partial(fires, plan, size=size)))
     return rows
 
 
@@ -132,12 +135,12 @@ def expected_shares(days: int) -> Floats:
     return normalised_DB
 
 
-def _drift_fires(plan: Plan, rng: np.random.Generator, years: int, *, share: float) -> Bools:
+def _drift_fires(plan: Plan, rng: np.random.Generator, years: int, *, size: float) -> Bools:
     """Whether the trigger fires on each day [T, D]; the days after a firing are the next reference."""
     days = REFERENCE_DAYS + CHECKS_A_YEAR
     shares_DB = expected_shares(days)
     start = REFERENCE_DAYS + PLANTED_ON
-    shares_DB[start:] = (1 - share) * shares_DB[start:] + share * _moved(shares_DB[start:])
+    shares_DB[start:] = (1 - size) * shares_DB[start:] + size * _moved(shares_DB[start:])
     counts_TDB = draw_days(plan, rng, years, shares_DB)
     fires_TD, first_T = np.zeros((years, CHECKS_A_YEAR), bool), np.zeros(years, np.int64)
     for day in range(REFERENCE_DAYS + 1, days + 1):
@@ -166,10 +169,10 @@ def _moved(shares_DB: Floats) -> Floats:
 # -- decay -------------------------------------------------------------------------------------------------------
 
 
-def _decay_fires(plan: Plan, rng: np.random.Generator, years: int, *, fall: float) -> Bools:
+def _decay_fires(plan: Plan, rng: np.random.Generator, years: int, *, size: float) -> Bools:
     """Whether the trigger fires on each day [T, D]; a firing begins again with the new model's days."""
     days = BASELINE_DAYS + CHECKS_A_YEAR
-    level_D = np.where(np.arange(days) < BASELINE_DAYS + PLANTED_ON, 1.0, 1.0 - fall)
+    level_D = np.where(np.arange(days) < BASELINE_DAYS + PLANTED_ON, 1.0, 1.0 - size)
     noise_TD = 1 + plan.spread * rng.standard_normal((years, days))
     values_TD = level_D * _METRIC[np.arange(days) % 7] * noise_TD
     weekdays_D = np.arange(days) % 7

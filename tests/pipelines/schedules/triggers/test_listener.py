@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from pipelines.schedules.store import ScheduleStore
-from pipelines.schedules.triggers.listener import MAX_BODY_BYTES, listening
+from pipelines.schedules.triggers.listener import MAX_BODY_BYTES, listening, missing_keys
 from pipelines.schedules.triggers.requests import waiting_requests
 from rankline.errors import ServerError
 from rankline.notifications.signature import signed_headers
@@ -30,6 +30,8 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     store = ScheduleStore(tmp_path)
     for name, when in (("fresh", ("webhook:UNSET_KEY", "webhook:DEPLOY_KEY")), ("clock", ("code",))):
         store.create({"name": name, "recipe": "smoke", "when": when}, now=datetime.now(UTC))
+    (problem,) = missing_keys(store)
+    assert problem.startswith("fresh: UNSET_KEY holds no key")
     with listening(store, "127.0.0.1", 0) as address:
         yield address
 
