@@ -2,7 +2,9 @@
 
 A column is one of events, or of the items or users of events: `price`, or `items.price` where several have it. A number
 is counted in ten bins that hold as many events each in training, a text in its nine most frequent values and the rest.
-What is missing has a bin of its own. Days are those of the schedule's zone, and only whole ones count.
+What is missing has a bin of its own. What is stored has digests in place of texts, and ids of users and of their
+requests are no columns, so that no erased user stays here. Days are those of the schedule's zone, and only whole ones
+count.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from rankline.io.sql import identifier, literal
 
 TABLES = ("events", "items", "users")
 _KEYS = {"items": "item_id", "users": "user_id"}
+_PERSONAL = ("user_id", "query_id", "request_id", "event_id")
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
             "FLOAT", "DOUBLE", "DECIMAL")  # fmt: skip
 BINS = 10
@@ -101,7 +104,7 @@ class Column:
         owners = {each: self._columns(each) for each in ([table] if table else TABLES)}
         owner = next((each for each in owners if column in owners[each]), None)
         if owner is None:
-            names = sorted({each for columns in owners.values() for each in columns if not each.endswith("_id")})
+            names = sorted({each for columns in owners.values() for each in columns})
             raise UsageError(
                 f"there is no column {name!r} in the data of the last training",
                 expected=f"one of {', '.join(names)}",
@@ -112,7 +115,7 @@ class Column:
         value = f"{owner}.{identifier(column)}"
         self.is_number = self.type.startswith(_NUMBERS)
         first = f"{value}[1]" if self.type.endswith("[]") else value
-        self.value = f"CAST({value} AS DOUBLE)" if self.is_number else f"CAST({first} AS VARCHAR)"
+        self.value = f"CAST({value} AS DOUBLE)" if self.is_number else f"md5(CAST({first} AS VARCHAR))"
 
     def bins(self, since: datetime, until: datetime) -> Bins:
         """Bins with as many events each, or the most frequent values, between two times."""
@@ -155,7 +158,11 @@ class Column:
         if table not in TABLES or not (self._folder / f"{table}.parquet").is_file():
             return {}
         described = self._db.execute(f"DESCRIBE SELECT * FROM {self._table(table)}").fetchall()
-        return {name: kind for name, kind, *_ in described if not kind.startswith(("TIMESTAMP", "STRUCT"))}
+        return {
+            name: kind
+            for name, kind, *_ in described
+            if not kind.startswith(("TIMESTAMP", "STRUCT")) and name not in _PERSONAL
+        }
 
     def _table(self, table: str) -> str:
         return f"read_parquet({literal(str(self._folder / f'{table}.parquet'))})"

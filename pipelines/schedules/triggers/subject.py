@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from pipelines.recipe import Recipe, run_context
 from pipelines.schedules.model import Schedule
 from pipelines.schedules.triggers.live import Live, Reference, read_live, read_reference
 from pipelines.schedules.triggers.training import Training, last_training
+from rankline.errors import UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import PROMOTING, Event
 
@@ -40,8 +42,10 @@ class Subject:
     @functools.cached_property
     def live(self) -> Live:
         """The events since the last training, up to where a run would read them now."""
-        is_compared = self.training is not None and any(each.kind == "drift" for each in self.schedule.triggers)
-        bins = {name: each.bins for name, each in self.reference.columns.items()} if is_compared else {}
+        bins = {}
+        if self.training is not None and any(each.kind == "drift" for each in self.schedule.triggers):
+            with contextlib.suppress(UsageError):  # the trigger that compares says so; others need no reference
+                bins = {name: each.bins for name, each in self.reference.columns.items()}
         return read_live(
             self.folder, self.training, self.recipe, self.workspace, bins,
             until=self.schedule.window_of(self.now).end, zone=self.schedule.zone,

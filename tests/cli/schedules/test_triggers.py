@@ -59,6 +59,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, given: tuple[str, ...], ex
     assert expected in refused(*CREATE, *given, "-w", tmp_path, code=2)
 
 
+@pytest.mark.integration
 def test_a_check_prints_what_each_trigger_observes_and_trains_nothing(tmp_path: Path) -> None:
     shop = LiveShop(tmp_path)
     shop.sell(0, 3)

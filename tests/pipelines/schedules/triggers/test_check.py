@@ -45,6 +45,7 @@ def run_days(
                 shop.train(day + 1, trigger=firing.trigger)
 
 
+@pytest.mark.integration
 def test_a_burst_of_events_fires_once(shop: LiveShop) -> None:
     shop.sell(0, 7)
     run = shop.train(7)
@@ -56,6 +57,7 @@ def test_a_burst_of_events_fires_once(shop: LiveShop) -> None:
     assert firing.why.startswith("events>=100%: ")
 
 
+@pytest.mark.integration
 def test_a_planted_drift_fires_once_and_stable_columns_never(shop: LiveShop) -> None:
     shop.sell(0, TRAINED, events=300)
     shop.train(TRAINED)
@@ -98,9 +100,24 @@ def test_an_unchanged_source_is_not_read_again_and_training_days_outlive_their_t
     assert observe(shop, schedule, 16.4) == before
     assert live.stat().st_mtime_ns == written
     (shop.store.folder / "shop" / FOLDER / "training.json").unlink()
-    gone = observe(shop, schedule, 16.5)["drift:price>=0.2"]
-    assert gone.problem
-    assert "are gone" in gone.why
+    without = observe(shop, schedule, 17.5)
+    assert without["drift:price>=0.2"].problem
+    assert "are gone" in without["drift:price>=0.2"].why
+    assert without["events>=9000"].observed == "0 events"
+
+
+def test_no_text_and_no_id_of_a_user_is_stored(shop: LiveShop) -> None:
+    shop.sell(0, 3)
+    shop.train(3)
+    schedule = shop.schedule("drift:category", "drift:user_id", "drift:events.user_id")
+    shop.sell(3, 4)
+    observed = observe(shop, schedule, 4)
+    assert not observed["drift:category>=0.2"].problem
+    for trigger in ("drift:user_id>=0.2", "drift:events.user_id>=0.2"):
+        assert "there is no column" in observed[trigger].why
+    stored = b"".join(path.read_bytes() for path in (shop.store.folder / "shop" / FOLDER).iterdir())
+    assert b"shelf1" not in stored
+    assert b"u1" not in stored.replace(b"drift:user_id", b"")
 
 
 def test_the_newest_run_with_a_verdict_counts(shop: LiveShop) -> None:

@@ -17,6 +17,7 @@ def rows(*wanted: str, years: int = YEARS) -> dict[str, simulation.Row]:
     return {f"{row.trigger}: {row.planted}": row for row in simulate(plan, only=wanted)}
 
 
+@pytest.mark.integration
 def test_fewer_stable_years_than_stated_have_a_false_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     stable = rows("drift: nothing", "decay: nothing", "decay: a fall of 5%, the limit")
     assert max(row.fired_without for row in stable.values()) <= 0.05
@@ -36,6 +37,7 @@ def test_a_planted_change_is_noticed_and_fires_once() -> None:
         assert row.delay_p95 <= within
 
 
+@pytest.mark.integration
 def test_the_command_prints_the_table() -> None:
     done = rankline("schedule", "simulate", "--years", "20", "--json")
     assert done.returncode == 0, done.stderr
