@@ -121,10 +121,10 @@ def _row(trigger: str, planted: str, plan: Plan, fires: Callable[[np.random.Gene
 def draw_days(plan: Plan, rng: np.random.Generator, years: int, shares_DB: Floats) -> Floats:
     """The counts [T, D, B] of days with these expected shares."""
     days = len(shares_DB)
-    mix_TDB = rng.standard_gamma(np.broadcast_to(shares_DB * _CONCENTRATION, (years, days, BINS)))
-    mix_TDB /= mix_TDB.sum(-1, keepdims=True)
+    drawn_TDB = rng.standard_gamma(np.broadcast_to(shares_DB * _CONCENTRATION, (years, days, BINS)))
+    drawn_TDB /= drawn_TDB.sum(-1, keepdims=True)
     sizes_TD = plan.events * _VOLUME[np.arange(days) % 7] * rng.lognormal(0.0, 0.1, (years, days))
-    return rng.poisson(sizes_TD[..., None] * mix_TDB).astype(np.float64)
+    return rng.poisson(sizes_TD[..., None] * drawn_TDB).astype(np.float64)
 
 
 def expected_shares(days: int) -> Floats:
