@@ -216,7 +216,11 @@ class TextFiles(FrozenModel):
     """The format of text files."""
 
     encoding: str = Field("utf-8", description="Encoding of CSV and JSON files: utf-8, cp1252, gb18030, utf-16...")
-    delimiter: str = Field("", description="Separator of columns; by default a tab for .tsv, and detected for .csv.")
+    delimiter: str = Field(
+        "",
+        description="Separator of columns, of one or several characters such as ::; by default a tab for .tsv, and "
+        "detected for others.",
+    )
     quote: str | None = Field(
         None,
         description="Quote around values with delimiters or line ends; empty for none. By default a double quote, and "

@@ -9,7 +9,7 @@ from components.ingest.expressions import INFINITE_WORDS, sql_list
 from components.ingest.ids import find_meeting
 from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE, WRONG_NUMBER
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
-from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
+from components.ingest.readers.text_stream import NUL, SAMPLE_BYTES, decompressed
 from components.ingest.rejection import rejected_counts
 from components.ingest.staging import TABLES, Staged, StagedFile, column_names
 from rankline.contracts import SUPERSEDED, TIME_ZONE
@@ -33,6 +33,7 @@ HINTS = (  # pattern of a reason, what to try
     ("duplicate event", "if the same event can happen twice, ingest.columns.timestamp must differ"),
     (".*is not a plain value", "name the value inside it (outer.inner), or write one row for each value of a list"),
     (".*than its type can hold", "export ids as text or as integers: as floats they have lost their last digits"),
+    (NUL, "remove them: tr -d '\\000' < FILE > COPY"),
     ("missing key", "words such as NULL and nan are no ids"),
     ("unknown event type", "name them in ingest.columns.event_types (an empty label for a type without one)"),
 )

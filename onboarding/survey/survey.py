@@ -12,7 +12,7 @@ from components.ingest.ids import Meeting, find_meeting, whole
 from components.ingest.lists import LIST_MACROS
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
-from components.ingest.readers.encoding import EncodingGuess, guess_encoding
+from components.ingest.readers.encoding import EncodingGuess, guess_encoding, has_few_nuls
 from components.ingest.readers.parts import Part
 from components.ingest.times import TIME_MACROS
 from onboarding.survey.language import detect_language
@@ -276,7 +276,8 @@ def _guess_file_encoding(file: File, encoding: str) -> EncodingGuess:
         except (OSError, EOFError) as error:
             raise parts.truncated_error(file.path, error) from error
     guess = EncodingGuess((encoding,), (encoding,)) if encoding else guess_encoding(sample)
-    if not guess.name or (b"\x00" in sample and not guess.name.startswith("utf-16")):
+    is_binary = b"\x00" in sample and not guess.name.startswith("utf-16") and not has_few_nuls(sample)
+    if not guess.name or is_binary:
         raise SourceError(
             "a file cannot be read as text",
             expected="UTF-8, or another encoding that can be detected",
