@@ -8,7 +8,7 @@ from components.ingest.config import RESERVED_NAMES, stored_name
 from onboarding.inference.candidates import column_candidates
 from onboarding.inference.keys import find_key
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, SETTING_ROLES, ColumnMapping, SchemaMapping
-from onboarding.inference.vocabulary import is_id
+from onboarding.inference.vocabulary import is_id, name_tokens
 from rankline.errors import UsageError
 from rankline.io.sources import PLACE_COLUMN
 
@@ -137,7 +137,11 @@ def _map_remaining_id(mapping: SchemaMapping, mapped: dict[str, ColumnMapping]) 
     ids = [
         stats
         for name, stats in mapping.table("events").columns.items()
-        if name not in mapped and not stats.times and not stats.is_unique and is_id(name) and stats.distinct > 20
+        if name not in mapped
+        and not stats.times
+        and not stats.is_unique
+        and stats.distinct > 20
+        and (is_id(name) or name_tokens(name) == ["session"])
     ]
     if ids:
         name = max(ids, key=lambda each: each.distinct).name

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from components.ingest.expressions import BOOLEAN_WORDS
 from onboarding.inference.candidates import unmapped_label
 from onboarding.inference.event_words import event_label, is_negated
+from onboarding.inference.joins import find_join
 from onboarding.inference.keys import best_id
 from onboarding.inference.labels import EventLabels, event_labels
-from onboarding.inference.nested import find_nested_items, flattening_query
+from onboarding.inference.nested import find_nested_items
+from onboarding.inference.queries import flattening_query, joining_query
 from onboarding.inference.schema import SchemaMapping
 from onboarding.inference.vocabulary import name_score, name_tokens
 from onboarding.survey.survey import TableSurvey
@@ -69,11 +71,10 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     yield from _left_out_gaps(mapping, log)
     for (role, column), why in mapping.not_read.items():
         yield Gap(f"{column} of {role} is not read: {why}", "rename it in the source, or name what it is with --column")
+    if other_layout := list(_layout_gaps(mapping, log)):
+        yield from other_layout
+        return
     if not mapping.column("events", "item_id"):
-        if nested := find_nested_items(mapping.survey, log):
-            query = flattening_query(mapping.survey, log, nested)
-            yield Gap(f"the items of {log.name} are in lists of objects ({nested.column})", query, "--events")
-            return
         yield Gap("it is not clear which column of events is the item", columns, "--column item_id=…")
     if not any(mapping.column("events", name) for name in ("user_id", "query_id", "query_text", "turns")):
         yield Gap(
@@ -92,6 +93,25 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     has_query_text = "queries" in mapping.roles or bool(mapping.column("events", "query_text"))
     if mapping.column("events", "query_id") and not has_query_text:
         yield Gap("the queries have no text", "name the table that has it", "--queries")
+
+
+def _layout_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The query that makes a log of what is one only once lists are rows, or two tables one."""
+    item = mapping.column("events", "item_id")
+    may_be_list = not item or mapping.stats("events", item).may_be_list
+    is_open = "item_id" not in mapping.answered and mapping.kind != "labels"
+    if is_open and may_be_list and (nested := find_nested_items(mapping.survey, log)):
+        query = flattening_query(mapping.survey, log, nested) or "write one row for each item, with its id as item_id"
+        yield Gap(f"the items of {log.name} are in {nested.description}", query, "--events")
+        return
+    is_answered = not mapping.answered.isdisjoint(("user_id", "query_id", "query_text"))
+    if mapping.kind == "interactions" and not is_answered and (join := find_join(mapping.survey, log)):
+        tables = {name: mapping.survey.tables[name].place or name for name in (join.lines, join.orders)}
+        yield Gap(
+            f"{tables[join.lines]} names the items and {tables[join.orders]} the users, by {join.lines_key}",
+            joining_query(mapping.survey, join) or "write both as one log, with a user and an item in each row",
+            "--events",
+        )
 
 
 def _left_out_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:

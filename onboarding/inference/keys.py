@@ -48,7 +48,7 @@ def id_score(name: str, stats: ColumnStats, subject: str) -> float:
     is_number = stats.numbers > 0.95 and not stats.is_integer
     if is_number and is_id(name) and stats.kind == "text" and stats.characters > 14:
         is_number = False  # two numbers with a point between them, such as the client of web analytics
-    if stats.characters > MAX_KEY_CHARACTERS or is_number or stats.objects > 0.5:
+    if stats.characters > MAX_KEY_CHARACTERS or is_number or stats.objects > 0.5 or stats.kind == "list":
         return 0.0
     if is_id(name):
         return 1.0

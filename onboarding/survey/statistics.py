@@ -82,6 +82,11 @@ class ColumnStats:
         return bool(self.times) and self.zoned is not None and self.characters <= 12 and "%H" not in self.times[0]
 
     @property
+    def may_be_list(self) -> bool:
+        """Whether the values may hold several ids each."""
+        return self.kind == "list" or self.arrays > 0.5 or self.words > 1.3 or bool(self.separator)
+
+    @property
     def is_text(self) -> bool:
         """Whether the values are words rather than numbers, times, URLs or booleans."""
         words = max(self.numbers, self.money, self.urls, self.objects) < 0.5 and not self.times and self.flags < 0.9

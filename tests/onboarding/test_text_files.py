@@ -88,9 +88,7 @@ def test_values_in_single_quotes(tmp_path: Path, name: str) -> None:
     assert (list(table.columns), table.rows) == (["user_id", "item_id", "title"], 40)
 
 
-@pytest.mark.parametrize(
-    ("sign", "hint"), [("   ", "sed"), ("\x01", "delimiter="), ("^", "delimiter=^")]
-)
+@pytest.mark.parametrize(("sign", "hint"), [("   ", "sed"), ("\x01", "delimiter="), ("^", "delimiter=^")])
 def test_what_separates_values_otherwise_is_named(tmp_path: Path, sign: str, hint: str) -> None:
     with pytest.raises(SourceError) as error:
         survey(str(write(tmp_path, {"log.csv": log().replace(",", sign)})))
@@ -118,7 +116,9 @@ CLASSICS = {
     "ratings_Books.csv": ("AH2L9G3DQHH{n},0000000116,4.0,1019865600", "user_id,item_id,rating,timestamp"),
     "yoochoose-clicks.dat": ("{n},2014-04-07T10:51:09.277Z,214536502,0", "session_id,timestamp,item_id,category"),
     "movies.dat": ("{n}::Toy Story (1995)::Animation|Comedy", "item_id,title,genres"),
-    "behaviors.tsv": ("{n}\tU13740\t11/11/2019 9:05:58 AM\tN55 N42\tN55-1 N35-0", "impression_id,user_id,time,history,impressions"),
+    "behaviors.tsv": (
+        "{n}\tU13740\t11/11/2019 9:05:58 AM\tN55 N42\tN55-1 N35-0", "impression_id,user_id,time,history,impressions",
+    ),
 }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ CLASSICS = {
 def test_well_known_files_without_a_header_are_refused_with_their_names(tmp_path: Path, name: str) -> None:
     row, names = CLASSICS[name]
     source = str(write(tmp_path, {name: "".join(row.replace("{n}", str(n)) + "\n" for n in range(9))}))
-    with pytest.raises(SourceError, match="looks like a row|no header") as error:
+    with pytest.raises(SourceError, match=r"looks like a row|no header") as error:
         survey(source)
     assert f"--files names={names}," in error.value.hint
     (table,) = survey(source, files=(f"names={names}",)).tables.values()

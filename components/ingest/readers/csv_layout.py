@@ -93,7 +93,6 @@ def read_layout(stream: Any, table: str, file: File, settings: TextFiles, *, wri
     delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, quote).count)
     if not settings.delimiter:
         _refuse_odd_delimiter(header, file)
-    shown = (header.replace(delimiter, written) if written else header)[:80]
     first = [] if _is_open(header, quote) else next(iter(records(header, delimiter, quote)), [])
     first = [re.sub(r"\s*[\r\n]\s*", " ", plain(name).strip()) for name in first]
     ahead = str(stream.peek(1).decode("utf-8", "ignore"))
@@ -105,35 +104,45 @@ def read_layout(stream: Any, table: str, file: File, settings: TextFiles, *, wri
         names=_with_blanks_behind(names or first, below),
         delimiter=delimiter,
         quote=quote,
-        has_header=not names or list(_without_blanks_behind(first)) == names,  # of a folder's files the first may have one
+        # of a folder's files the first may have one
+        has_header=not names or list(_without_blanks_behind(first)) == names,
         has_backslash_quotes=not settings.escape and bool(quote) and has_backslash_quotes(header + "\n" + ahead),
     )
+    shown = repr((header.replace(delimiter, written) if written else header)[:80])
     if names and first and (len(first) < len(names) or any(first[len(names) :])):
         raise SourceError(
             f"a CSV file has another number of columns than ingest.files.names of {table}",
             expected=f"{len(names)} columns: {', '.join(names)[:120]}",
-            found=f"{len(first)}, in {shown!r}",
+            found=f"{len(first)}, in {shown}",
             where=file.path,
             hint="name every column once, in their order; set ingest.files.delimiter if it was not recognized",
         )
+    _check_header(layout, [first, *below], is_named=bool(names), naming=(table, file, shown))
+    return layout
+
+
+def _check_header(layout: Layout, rows: list[list[str]], *, is_named: bool, naming: tuple[str, File, str]) -> None:
+    """Check that the names of the columns are different, and no row."""
+    table, file, shown = naming
+    expected = "column names in the first line"
     if not layout.width or len(set(layout.names[: layout.width])) < layout.width:
         raise SourceError(
             "a CSV file has no header that names every column once",
-            expected="column names in the first line",
-            found=repr(shown),
+            expected=expected,
+            found=shown,
             where=file.path,
             hint="write such a header; set ingest.files.quote='' if quotes enclose nothing; if the first line is a "
-            f"row, {_naming(table, [first, *below])}",
+            f"row, {_naming(table, rows)}",
         )
-    if not names and _looks_like_a_row(first, [row[: len(first)] for row in below if not any(row[len(first) :])]):
+    first, *below = rows
+    if not is_named and _looks_like_a_row(first, [row[: len(first)] for row in below if not any(row[len(first) :])]):
         raise SourceError(
             "the first line of a CSV file looks like a row, not like the names of the columns",
-            expected="column names in the first line",
-            found=repr(shown),
+            expected=expected,
+            found=shown,
             where=file.path,
-            hint=_naming(table, [first, *below]),
+            hint=_naming(table, rows),
         )
-    return layout
 
 
 def _has_more_values(stream: Any, line: str) -> bool:

@@ -58,7 +58,8 @@ def csv_part(table: str, file: File, config: IngestConfig) -> Part:
         columns={name: Column(value, "text") for name, value in zip(layout.names, values, strict=True) if name},
         schema=schema,
         batches=_record_batches(stream, schema, cells, layout, file.path),
-        raw=f"coalesce(replace(raw, {literal(SEPARATOR)}, {literal(long)}), {json_object(dict(zip(layout.names, values, strict=True)))})",
+        raw=f"coalesce(replace(raw, {literal(SEPARATOR)}, {literal(long)}), "
+        f"{json_object(dict(zip(layout.names, values, strict=True)))})",
         checks=tuple(checks),
         split=file.split,
         bytes_read=bytes_read,
