@@ -101,6 +101,10 @@ def ingest(
         if feedback := count_feedback(db, labels):
             summary["feedback"] = feedback
         if config.labels:
+            quantiles = {
+                name: label.at_quantile for name, label in config.labels.items() if label.at_quantile is not None
+            }
+            summary |= {"quantiles": quantiles} if quantiles else {}
             summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.items()}
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
         summary |= {"time_zones_not_read": unknown_zones} if any(unknown_zones.values()) else {}
