@@ -1,4 +1,4 @@
-"""Limits of labels that are quantiles: of the events that are trained on, so that no later event decides what counts."""
+"""Limits of labels that are quantiles, of the events that are trained on: no later event decides what counts."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from rankline.io.sql import identifier, literal
 from rankline.labels import FEEDBACK
 
 WINDOWS_D = (1, 7, 30)
+DEFAULTS = FeaturizeConfig()
 
 # Pseudo-events that fall evenly into a month's weeks: few events make no trend.
 TREND_PRIOR = 10
@@ -89,7 +90,7 @@ def _partition_users(db: Any) -> int:
     return int(last) + 1
 
 
-def load_tables(db: Any, clean: Path, config: FeaturizeConfig = FeaturizeConfig()) -> tuple[Labels, FeaturizeConfig]:
+def load_tables(db: Any, clean: Path, config: FeaturizeConfig = DEFAULTS) -> tuple[Labels, FeaturizeConfig]:
     """Create the tables `logged` and `events` (times in µs, with the day on which each enters) and `items`.
 
     `logged` are all events of a clean folder, `events` those that are positives: all of them without labels. Returns

@@ -50,7 +50,7 @@ class Columns(FrozenModel):
     normalise_ids: tuple[str, ...] = Field(
         (),
         description="How ids of all tables are made alike, where two tables write them in two ways: accents, blanks, "
-        "case, fraction (1037.0), prefix (gid://shop/Product/1037), zeros (01037).",
+        "case, fraction (1037.0), guid ({6F96…} is 6f96…), prefix (gid://shop/Product/1037), zeros (01037).",
     )
     timestamp: str = Field("timestamp", description="Column of events with the time.")
     timestamp_unit: str = Field(

@@ -35,7 +35,11 @@ SAMPLED_TIMES = 1_000  # values that the many patterns are tried on first
 DIGIT_PATTERNS = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
 OBJECT = r"^\[?\s*\{\s*[\"']?[^\"'{},:=]+[\"']?\s*[:=][^=].*\}\s*\]?$"  # of JSON, Python, or DuckDB
-ARRAY = r"^(\[.*\]|\{[^:=]*\}|\(['\"].*\))$"  # of JSON and Python, of Postgres, a tuple
+# of JSON and Python, of Postgres, a tuple, a set, PHP, JSON in a string, YAML
+ARRAY = (
+    r"(?s)^(\[.*\]|\{[^:=]*\}|\(['\"].*\)|(frozenset|set|list|tuple|array)\(.*\)|a:\d+:\{.*\}|"
+    r"\"\s*\[.*\]\s*\"|-\s+[^\n]*\n\s*-\s.*)$"
+)
 VECTOR = r"(array\(|tensor\()?[\[({]*\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*[\])}]*(, dtype=\w+\))?"
 
 CLOCK = r"\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?( ?[AaPp][Mm])?"
