@@ -31,8 +31,8 @@ CREATE MACRO yaml_list(text) AS list_transform(
 CREATE MACRO text_list(text) AS CASE
     WHEN regexp_full_match(text, '(?s)"\s*\[.*\]\s*"') AND json_valid(text)
         THEN plain_list(trim(json_extract_string(text, '$')))
-    WHEN regexp_full_match(text, '(?s)(frozenset|set|list|tuple|array)\(.*\)')
-        THEN plain_list(coalesce(nullif(trim(regexp_extract(text, '(?s)^\w+\((.*?)(?:,\s*dtype=\w+)?\)$', 1)), ''), '[]'))
+    WHEN regexp_full_match(text, '(?s)(frozenset|set|list|tuple|array)\(.*\)') THEN plain_list(
+        coalesce(nullif(trim(regexp_extract(text, '(?s)^\w+\((.*?)(?:,\s*dtype=\w+)?\)$', 1)), ''), '[]'))
     WHEN regexp_full_match(text, '(?s)a:\d+:\{{.*\}}') THEN php_list(text)
     WHEN regexp_full_match(text, '(?s)\s*(-\s+[^\n]*\n\s*)+-\s+[^\n]*\s*') THEN yaml_list(text)
     ELSE plain_list(text) END;
