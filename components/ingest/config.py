@@ -72,6 +72,9 @@ class Columns(FrozenModel):
         DEFAULT_COLUMNS,
         description="Label -> its column: one of ingest.labels, or click, purchase, rating, relevance without those.",
     )
+    unrated: tuple[float, ...] = Field(
+        (), description="Numbers in the column of the label rating that stand for none, such as -1 or 0."
+    )
     event_type: str = Field("", description="Column of events with the type of event; event_types maps its values.")
     event_types: dict[str, str] = Field(
         {},
@@ -138,7 +141,7 @@ class Columns(FrozenModel):
 
     def source_columns(self) -> set[str]:
         """The columns of the source that the settings name."""
-        values = [value for name, value in vars(self).items() if name != "normalise_ids"]
+        values = [value for name, value in vars(self).items() if name not in ("normalise_ids", "unrated")]
         names = {value for value in values if isinstance(value, str)} | {*self.labels.values()}
         return names.union(*(value for value in values if isinstance(value, tuple)))
 
