@@ -168,6 +168,7 @@ def items(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
             "created_at": created,
         }
         | extra
+        | ({"holds_from": source.growing(columns.valid_from, setting="valid_from")} if columns.valid_from else {})
         | source.extra("item")
     )
 

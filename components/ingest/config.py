@@ -23,6 +23,7 @@ INTERNAL_COLUMNS = (
     "event_query_text",
     "event_query_turns",
     "price_as_written",
+    "holds_from",
     "time_zone_as_written",
 )  # internal columns
 # names that declared columns may not have, in any case: DuckDB ignores case
@@ -100,6 +101,11 @@ class Columns(FrozenModel):
     created_year: str = Field("release_year", description="Column of items with the year of release.")
     created_at: str = Field("", description="Column of items with the time of release, instead of the year.")
     created_at_unit: str = Field("iso", description="Format of created_at; see timestamp_unit.")
+    valid_from: str = Field(
+        "",
+        description="Column of items with the time (ISO 8601, or a number that grows) from which a row holds: of "
+        "several rows of one item the newest counts that holds at the last event.",
+    )
     language: str = Field("", description="Column of items with the language code.")
     price: str = Field("", description="Column of items with the price.")
     available: str = Field("", description="Column of items with their availability; without one all are available.")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from components.ingest.expressions import BOOLEAN_WORDS
 from onboarding.inference.candidates import unmapped_label
 from onboarding.inference.event_words import event_label, is_negated
-from onboarding.inference.joins import find_join
+from onboarding.inference.joins import find_history, find_join
 from onboarding.inference.keys import best_id
 from onboarding.inference.labels import EventLabels, event_labels
 from onboarding.inference.nested import find_nested_items
-from onboarding.inference.queries import flattening_query, joining_query
+from onboarding.inference.queries import flattening_query, joining_query, newest_price_query
 from onboarding.inference.schema import SchemaMapping
 from onboarding.inference.vocabulary import name_score, name_tokens
 from onboarding.survey.survey import TableSurvey
@@ -86,6 +86,7 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
         yield from _class_gaps(mapping, log)
     else:
         yield from _item_gaps(mapping)
+        yield from _price_gaps(mapping, log)
     yield from _label_gaps(mapping, log)
     yield from _unmapped_gaps(mapping, log)
     yield from _request_gaps(mapping, log)
@@ -163,6 +164,21 @@ def _item_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
         yield Gap(
             "it is not clear which column is the key of items", f"the columns are {columns}", "--column item_key=…"
         )
+
+
+def _price_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The tables of prices over time, which the items do not have yet."""
+    survey, item = mapping.survey, mapping.column("events", "item_id")
+    key = mapping.column("items", "item_id") or mapping.column("items", "item_key")
+    if not item or not key:
+        return
+    for table in [table for name, table in survey.tables.items() if name not in mapping.roles.values()]:
+        if history := find_history(survey, log, table, item):
+            query = newest_price_query(survey, mapping.table("items"), key, table, history)
+            yield Gap(
+                f"{table.place or table.name} has the prices of items over time, and it is not used",
+                query or "add the newest price of each item to the table of items",
+            )
 
 
 def _class_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:

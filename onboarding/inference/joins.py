@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from onboarding.inference.keys import best_id, could_reference
+from onboarding.inference.keys import MIN_DESCRIBES, best_id, could_reference, find_history_key, valid_from
+from onboarding.inference.vocabulary import name_score
 from onboarding.survey.survey import Survey, TableSurvey
 
 SOME, MOST = 0.4, 0.5  # the confidence of an id's column; the share of the lines' orders that the other table has
@@ -17,6 +18,21 @@ class Join(NamedTuple):
     lines_key: str
     orders: str
     orders_key: str
+
+
+class History(NamedTuple):
+    """The columns of a table of prices over time."""
+
+    item: str
+    price: str
+    time: str
+
+
+def find_history(survey: Survey, log: TableSurvey, table: TableSurvey, item: str) -> History | None:
+    """The columns of a table with the prices of the log's items over time; None for other tables."""
+    prices = [name for name in table.columns if name_score(name, "price") > MIN_DESCRIBES]
+    key = find_history_key(survey, log, table, item) if prices else ""
+    return History(key, prices[0], valid_from(table)) if key else None
 
 
 def find_join(survey: Survey, log: TableSurvey) -> Join | None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from onboarding.inference.joins import Join
+from onboarding.inference.joins import History, Join
 from onboarding.inference.nested import ID, Keys, NestedItems
 from onboarding.survey.survey import Survey, TableSurvey
 from onboarding.tables import MEMORY_MB
@@ -124,6 +124,23 @@ def joining_query(survey: Survey, join: Join) -> str:
         f"ON CAST({left} AS VARCHAR) = CAST({right} AS VARCHAR)"
     )
     return answer(survey, query, "write both as one log", "events")
+
+
+def newest_price_query(survey: Survey, items: TableSurvey, key: str, prices: TableSurvey, history: History) -> str:
+    """How to write the items with the newest of their prices; empty if the query does not run."""
+    if is_postgres(survey):
+        return ""
+    item, price, time = (f"prices.{identifier(name)}" for name in history)
+    newest = (
+        f"SELECT CAST({item} AS VARCHAR) AS priced_item, arg_max({price}, {time}) AS {identifier(history.price)} "
+        f"FROM {relation_of(survey, prices)} AS prices GROUP BY 1"
+    )
+    left_out = f" EXCLUDE ({identifier(history.price)})" if history.price in items.columns else ""
+    query = (
+        f"SELECT items.*{left_out}, newest.{identifier(history.price)} FROM {relation_of(survey, items)} AS items "
+        f"LEFT JOIN ({newest}) AS newest ON CAST(items.{identifier(key)} AS VARCHAR) = priced_item"
+    )
+    return answer(survey, query, "write the items with the newest price of each", "items")
 
 
 def _top_columns(table: TableSurvey) -> list[str]:
