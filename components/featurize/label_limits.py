@@ -32,7 +32,7 @@ def fit(db: Any, labels: Labels, config: FeaturizeConfig) -> tuple[Labels, Featu
         return labels, config
     if config.split == "time_cut" and (config.cut is None or config.valid_until is None):
         config = config.model_copy(update=_cut(db, config))
-    limits = {}
+    limits: dict[str, float] = {}
     for name, share in labels.quantiles.items():
         value = label_column(name)
         query = f"SELECT quantile_disc({value}, {share}), min({value}) FROM logged WHERE {_is_trained_on(config)}"
