@@ -19,12 +19,24 @@ from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
 from cli.users import users
-from rankline.errors import RanklineError
+from rankline.errors import RanklineError, UsageError
 from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 
 class GroupedCommands(TyperGroup):
     """A group that lists its commands under the titles they were registered with."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse arguments whose bytes are not UTF-8, which no id, file of ours or output can hold."""
+        for each in args:
+            if not each.isascii() and any("\ud800" <= sign <= "\udfff" for sign in each):
+                raise UsageError(
+                    "an argument is not UTF-8",
+                    expected="text in UTF-8",
+                    found=ascii(each),
+                    hint="convert it: iconv -f LATIN1 -t UTF-8; rename a file whose name is not UTF-8",
+                )
+        return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write one section per title, in the order of registration."""

@@ -38,7 +38,7 @@ from rankline.train.sampled_items import (
     dense_parameters,
     unique_items,
 )
-from rankline.train.windows import Window, pad_windows, window_batches
+from rankline.train.windows import Window, next_weights, pad_windows, window_batches
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -63,6 +63,7 @@ class StepInputs:
     items_BL: Tensor  # without rows where there are no users
     ratings_BL: Tensor
     next_BL: Tensor
+    weight_BL: npt.NDArray[np.float32] | None  # of the next items; None if all weigh alike
     rows_B: Ints
     targets_B: Ints  # one target of each request; empty where no request has a query or declared fields
     queries_BT: Tensor
@@ -174,6 +175,7 @@ class TowersTrainer(Trainer[Batch]):
             items_BL=items_BL,
             ratings_BL=ratings_BL,
             next_BL=next_BL,
+            weight_BL=next_weights(windows),
             rows_B=rows_B,
             targets_B=targets_B,
             queries_BT=queries_BT,
@@ -213,6 +215,7 @@ class TowersTrainer(Trainer[Batch]):
             step.next_BL.to(self.device)[is_target_BL],
             sampled_S=step.sampled_S,
             probability_I=self.probability_I,
+            weight_N=None if step.weight_BL is None else step.weight_BL[step.next_BL.numpy() >= 0],
         )
 
     def _request_loss(self, step: StepInputs, left_BD: Tensor, fused: FusedItems) -> Tensor:

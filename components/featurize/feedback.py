@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ MAX_SHOWN = 200  # rows of a request without an id, after which the next one beg
 class Labels:
     """The labels of a clean folder: declared by the recipe, and those that decide what a positive is.
 
-    ``types`` says whether each row is of one type, so that what was shown and what followed are rows of their own.
+    ``types`` says whether each row is of one type, so that what was shown and what followed are rows of their own;
+    ``quantiles`` are the limits that were declared as such.
     """
 
     declared: Mapping[str, Label]
     effective: Mapping[str, Label]
     types: bool
+    quantiles: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, clean: Path) -> Labels:
@@ -49,7 +51,8 @@ class Labels:
         known = summary["labels"] if isinstance(summary["labels"], dict) else {}
         declared = {name: Label(**settings) for name, settings in known.items()}
         present = [name for name in LABELS if name in columns]
-        return cls(declared, effective_labels(declared, present), types="event_types" in summary["feedback"])
+        has_types, quantiles = "event_types" in summary["feedback"], summary.get("quantiles", {})
+        return cls(declared, effective_labels(declared, present), types=has_types, quantiles=quantiles)
 
 
 def label_column(name: str) -> str:

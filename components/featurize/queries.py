@@ -55,13 +55,15 @@ class QueryRequests:
         return dict(zip(contracts.SPLITS, map(int, np.bincount(self.split, minlength=len(contracts.SPLITS)))))
 
 
-def requests(db: Any, clean: Path, query_texts: dict[str, str], config: FeaturizeConfig) -> QueryRequests:
+def requests(
+    db: Any, clean: Path, query_texts: dict[str, str], config: FeaturizeConfig, labels: Labels | None = None
+) -> QueryRequests:
     """The queries that no user asked, with their time, their words and the items that answer them.
 
     Raises:
         ValidationFailed: an event names a query without words, or an unknown split.
     """
-    labels = Labels.of(clean)
+    labels = labels or Labels.of(clean)
     answers = _judged_items(clean, labels) if labels.effective else _answers(clean)
     rows = db.sql(
         f"""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.featurize import label_limits
+from components.featurize.config import FeaturizeConfig
 from components.featurize.feedback import Labels, create_tables, label_column
 from components.featurize.parquet_writers import ParquetWriters
 from components.featurize.split import DAY_US
@@ -20,6 +22,7 @@ from rankline.io.sql import identifier, literal
 from rankline.labels import FEEDBACK
 
 WINDOWS_D = (1, 7, 30)
+DEFAULTS = FeaturizeConfig()
 
 # Pseudo-events that fall evenly into a month's weeks: few events make no trend.
 TREND_PRIOR = 10
@@ -87,14 +90,15 @@ def _partition_users(db: Any) -> int:
     return int(last) + 1
 
 
-def load_tables(db: Any, clean: Path, labels: Labels | None = None, *, window_s: int = 0) -> None:
+def load_tables(db: Any, clean: Path, config: FeaturizeConfig = DEFAULTS) -> tuple[Labels, FeaturizeConfig]:
     """Create the tables `logged` and `events` (times in µs, with the day on which each enters) and `items`.
 
-    `logged` are all events of a clean folder, `events` those that are positives: all of them without ``labels``.
+    `logged` are all events of a clean folder, `events` those that are positives: all of them without labels. Returns
+    the labels and the settings, with the limits and the cut that follow from the training events.
     """
     import pyarrow.parquet as parquet
 
-    labels = labels or Labels.of(clean)
+    labels = Labels.of(clean)
     columns = parquet.read_schema(clean / "events.parquet").names
     rating = rating_scale.history_label(labels.declared) or ("" if labels.declared else "rating")
     value = f"nullif({identifier(rating)}::DOUBLE, 'nan'::DOUBLE)" if rating in columns else "NULL::DOUBLE"
@@ -113,10 +117,12 @@ def load_tables(db: Any, clean: Path, labels: Labels | None = None, *, window_s:
         {"path": str(clean / "events.parquet")},
     )
     if labels.effective:
-        create_tables(db, labels, window_s=window_s)
+        labels, config = label_limits.fit(db, labels, config)
+        create_tables(db, labels, window_s=config.impression_window_s)
     else:
         db.execute("CREATE VIEW events AS FROM logged")
     db.execute("CREATE TABLE items AS FROM read_parquet($path)", {"path": str(clean / "items.parquet")})
+    return labels, config
 
 
 def _feedback_columns(labels: Labels, columns: Sequence[str], rating: str) -> str:

@@ -85,8 +85,7 @@ def featurize(
     features = features.resolve()  # joins change the working directory to the store's folder
     feast = features / "feast"
     with temporary_database(features, memory_mb=config.memory_limit_mb) as db:
-        labels = Labels.of(clean)
-        snapshots.load_tables(db, clean, labels, window_s=config.impression_window_s)
+        labels, config = snapshots.load_tables(db, clean, config)
         progress.phase("split")
         data = _split_requests(db, clean, labels, config)
         progress.phase("snapshots")
@@ -146,7 +145,7 @@ def _split_requests(db: Any, clean: Path, labels: Labels, config: FeaturizeConfi
     events = interactions.read_log(db, clean)
     log_split = interactions.log_split(events.log, config)
     query_texts = queries.query_texts(clean, turns=config.turns)
-    query_requests = queries.requests(db, clean, query_texts, config)
+    query_requests = queries.requests(db, clean, query_texts, config, labels)
     counts = interactions.counts(log_split, query_requests.counts())
     interactions.check_split_sizes(counts["requests"], config)
     known = exposures.Known(events, log_split, query_requests, query_texts)

@@ -182,14 +182,15 @@ def sequences(interactions: Interactions, log_split: Split) -> pa.Table:
     train = np.flatnonzero(log_split.train)
     users, owners = np.unique(log.users[train], return_inverse=True)
     lists = Lists.from_owners(train, owners, len(users))
-    return pa.table(
-        {
-            "user_id": interactions.user_ids.take(pa.array(users)),
-            "item_ids": arrow_lists(lists, interactions.item_ids.take(pa.array(log.items))),
-            "times": arrow_lists(lists, log.seconds),
-            "ratings": arrow_lists(lists, interactions.ratings),
-        }
-    )
+    columns = {
+        "user_id": interactions.user_ids.take(pa.array(users)),
+        "item_ids": arrow_lists(lists, interactions.item_ids.take(pa.array(log.items))),
+        "times": arrow_lists(lists, log.seconds),
+        "ratings": arrow_lists(lists, interactions.ratings),
+    }
+    if interactions.feedback is not None:
+        columns["weights"] = arrow_lists(lists, interactions.feedback.weights)
+    return pa.table(columns)
 
 
 def negatives(interactions: Interactions, request_table: RequestTable, drawn: Lists) -> pa.Table:

@@ -77,6 +77,9 @@ def _labels(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
         for label, name in sorted(source.config.label_columns().items())
         if source.has(name, setting="labels")
     }
+    if "rating" in labels and columns.unrated:
+        unrated = ", ".join(map(repr, columns.unrated))
+        labels["rating"] = f"CASE WHEN {labels['rating']} NOT IN ({unrated}) THEN {labels['rating']} END"
     if "relevance" in labels and not source.config.labels:  # TREC judges junk below zero: it is not relevant either
         labels["relevance"] = f"CASE WHEN {labels['relevance']} < 0 THEN 0 ELSE {labels['relevance']} END"
     if columns.event_type:
@@ -165,6 +168,7 @@ def items(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
             "created_at": created,
         }
         | extra
+        | ({"holds_from": source.growing(columns.valid_from, setting="valid_from")} if columns.valid_from else {})
         | source.extra("item")
     )
 

@@ -23,6 +23,7 @@ INTERNAL_COLUMNS = (
     "event_query_text",
     "event_query_turns",
     "price_as_written",
+    "holds_from",
     "time_zone_as_written",
 )  # internal columns
 # names that declared columns may not have, in any case: DuckDB ignores case
@@ -50,7 +51,7 @@ class Columns(FrozenModel):
     normalise_ids: tuple[str, ...] = Field(
         (),
         description="How ids of all tables are made alike, where two tables write them in two ways: accents, blanks, "
-        "case, fraction (1037.0), prefix (gid://shop/Product/1037), zeros (01037).",
+        "case, fraction (1037.0), guid ({6F96…} is 6f96…), prefix (gid://shop/Product/1037), zeros (01037).",
     )
     timestamp: str = Field("timestamp", description="Column of events with the time.")
     timestamp_unit: str = Field(
@@ -71,6 +72,9 @@ class Columns(FrozenModel):
     labels: dict[str, str] = Field(
         DEFAULT_COLUMNS,
         description="Label -> its column: one of ingest.labels, or click, purchase, rating, relevance without those.",
+    )
+    unrated: tuple[float, ...] = Field(
+        (), description="Numbers in the column of the label rating that stand for none, such as -1 or 0."
     )
     event_type: str = Field("", description="Column of events with the type of event; event_types maps its values.")
     event_types: dict[str, str] = Field(
@@ -97,6 +101,11 @@ class Columns(FrozenModel):
     created_year: str = Field("release_year", description="Column of items with the year of release.")
     created_at: str = Field("", description="Column of items with the time of release, instead of the year.")
     created_at_unit: str = Field("iso", description="Format of created_at; see timestamp_unit.")
+    valid_from: str = Field(
+        "",
+        description="Column of items with the time (ISO 8601, or a number that grows) from which a row holds: of "
+        "several rows of one item the newest counts that holds at the last event.",
+    )
     language: str = Field("", description="Column of items with the language code.")
     price: str = Field("", description="Column of items with the price.")
     available: str = Field("", description="Column of items with their availability; without one all are available.")
@@ -138,7 +147,7 @@ class Columns(FrozenModel):
 
     def source_columns(self) -> set[str]:
         """The columns of the source that the settings name."""
-        values = [value for name, value in vars(self).items() if name != "normalise_ids"]
+        values = [value for name, value in vars(self).items() if name not in ("normalise_ids", "unrated")]
         names = {value for value in values if isinstance(value, str)} | {*self.labels.values()}
         return names.union(*(value for value in values if isinstance(value, tuple)))
 
@@ -216,7 +225,11 @@ class TextFiles(FrozenModel):
     """The format of text files."""
 
     encoding: str = Field("utf-8", description="Encoding of CSV and JSON files: utf-8, cp1252, gb18030, utf-16...")
-    delimiter: str = Field("", description="Separator of columns; by default a tab for .tsv, and detected for .csv.")
+    delimiter: str = Field(
+        "",
+        description="Separator of columns, of one or several characters such as ::; by default a tab for .tsv, and "
+        "detected for others.",
+    )
     quote: str | None = Field(
         None,
         description="Quote around values with delimiters or line ends; empty for none. By default a double quote, and "

@@ -237,6 +237,14 @@ class ColumnExpressions:
         # year 1 and year 9999 stand for no date
         return f"CASE WHEN {utc} >= TIMESTAMPTZ '1000-01-01 00:00:00+00' AND {utc} < {NO_DATE} THEN {utc} END"
 
+    def growing(self, name: str, *, setting: str) -> str:
+        """A column of times in ISO 8601, or of numbers, as a number that grows; others reject the row."""
+        text = self.text(name, setting=setting)
+        iso = f"TRY_CAST(iso_text({text}) AS TIMESTAMPTZ)"
+        value = self._shared(f"coalesce(epoch(epoch_time({text})), epoch({iso}), {self._parse_number(text)})")
+        self.add_check(f"NOT coalesce(isfinite({value}), false)", f"unparsable {setting}")
+        return value
+
     def _time_of_day(self, setting: str) -> str:
         """The time of day beside a date, as text; empty if the settings name no such column."""
         name = self.config.columns.time_of_day if setting == "timestamp" else ""

@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 from rankline.io.sql import literal
 
 BLANKS = r"[\s\x{00A0}\x{00AD}\x{200B}-\x{200F}\x{2007}\x{202F}\x{2060}\x{3000}\x{FEFF}]+"
+_HEX = "[0-9a-f]"
+GUID = rf"(?i)^(?:urn:uuid:)?[{{(]?({_HEX}{{8}})-?({_HEX}{{4}})-?({_HEX}{{4}})-?({_HEX}{{4}})-?({_HEX}{{12}})[)}}]?$"
 MAX_IDS = 5_000  # that are compared
 # normalisation -> SQL of a text, in the order in which they are applied
 NORMALISATIONS = {
     "accents": "nfc_normalize({text})",  # é as one character or as two
     "blanks": f"regexp_replace({{text}}, {literal(BLANKS)}, '', 'g')",
+    "guid": f"CASE WHEN regexp_matches({{text}}, {literal(GUID)}) "
+    rf"THEN lower(regexp_replace({{text}}, {literal(GUID)}, '\1-\2-\3-\4-\5')) ELSE {{text}} END",
     "case": "lower({text})",
     # gid://shop/Product/123 and product-123 are 123
     "prefix": r"regexp_replace(regexp_extract({text}, '[^/:#|]+[/:#|]*$'), '^[a-zA-Z]+[-_ ]?(\d+)$|[/:#|]+$', '\1')",
@@ -86,7 +90,8 @@ def find_meeting(db: Any, left: str, right: str) -> Meeting:
 
     names = list(NORMALISATIONS)
     best = share(names)
-    for name in ("prefix", "zeros", "fraction", "case", "blanks", "accents"):  # what changes an id most goes first
+    # what changes an id most goes first
+    for name in ("prefix", "zeros", "fraction", "case", "guid", "blanks", "accents"):
         if share(fewer := [each for each in names if each != name]) >= 0.99 * best:
             names = fewer
     if not best:

@@ -9,7 +9,7 @@ from components.ingest.expressions import INFINITE_WORDS, sql_list
 from components.ingest.ids import find_meeting
 from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE, WRONG_NUMBER
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
-from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
+from components.ingest.readers.text_stream import NUL, SAMPLE_BYTES, decompressed
 from components.ingest.rejection import rejected_counts
 from components.ingest.staging import TABLES, Staged, StagedFile, column_names
 from rankline.contracts import SUPERSEDED, TIME_ZONE
@@ -33,6 +33,13 @@ HINTS = (  # pattern of a reason, what to try
     ("duplicate event", "if the same event can happen twice, ingest.columns.timestamp must differ"),
     (".*is not a plain value", "name the value inside it (outer.inner), or write one row for each value of a list"),
     (".*than its type can hold", "export ids as text or as integers: as floats they have lost their last digits"),
+    (
+        "duplicate item",
+        "if an item has a row for each of its prices or versions, set ingest.columns.valid_from to the "
+        "column of their times",
+    ),
+    ("unparsable valid_from", "write times in ISO 8601, or numbers that grow"),
+    (NUL, "remove them: tr -d '\\000' < FILE > COPY"),
     ("missing key", "words such as NULL and nan are no ids"),
     ("unknown event type", "name them in ingest.columns.event_types (an empty label for a type without one)"),
 )
@@ -56,8 +63,9 @@ def check_rejected_share(db: Any, config: IngestConfig, columns: Columns, staged
     """
     # without times, and with days alone, a repeated event is a quantity and no fault of the source
     are_quantities = not columns.timestamp or _are_whole_days(db, columns)
-    harmless = SUPERSEDED if config.changes else "duplicate event" if are_quantities else ""
     for table in TABLES:  # events come last: an item that cannot be read takes its events along
+        has_versions = config.changes or (table == "items" and columns.valid_from)
+        harmless = SUPERSEDED if has_versions else "duplicate event" if are_quantities else ""
         if not (files := staged.files.get(table)):
             continue
         (rows,) = fetch_row(db, f"SELECT count(*) FROM {table}")

@@ -39,10 +39,18 @@ def mark_rejected(db: Any, config: IngestConfig, columns: Columns) -> None:
 
 
 def _reject_rows(db: Any, table: str, config: IngestConfig, columns: Columns) -> None:
-    """Reject rows that cannot be read, have no id, or repeat one: a table's first row counts, a change feed's last."""
+    """Reject rows that cannot be read, have no id, or repeat one.
+
+    The first of them counts, of changes the last, of versions the newest.
+    """
     key = KEYS[table]
     vector_checks = _vector_checks(db, columns) if table == "items" else ""
-    order, duplicate_reason = ("DESC", SUPERSEDED) if config.changes else ("", f"duplicate {_singular(table)}")
+    order = "row DESC" if config.changes else "row"
+    if has_versions := table == "items" and bool(columns.valid_from):
+        last = "(SELECT epoch(max(event_timestamp)) FROM events WHERE reject_reason IS NULL)"
+        is_later = f"coalesce(holds_from > {last}, false)"
+        order = f"{is_later}, CASE WHEN {is_later} THEN holds_from ELSE -holds_from END, row DESC"
+    duplicate_reason = SUPERSEDED if config.changes or has_versions else f"duplicate {_singular(table)}"
     db.execute(
         f"""
         CREATE TABLE bad_{table} AS SELECT * FROM (
@@ -50,7 +58,7 @@ def _reject_rows(db: Any, table: str, config: IngestConfig, columns: Columns) ->
                 WHEN reject_reason IS NOT NULL THEN reject_reason
                 WHEN {key} IS NULL THEN 'missing key'
                 {vector_checks}
-                WHEN row_number() OVER (PARTITION BY reject_reason IS NULL, {key} ORDER BY row {order}) > 1
+                WHEN row_number() OVER (PARTITION BY reject_reason IS NULL, {key} ORDER BY {order}) > 1
                     THEN {literal(duplicate_reason)}
             END AS reason FROM {table}
         ) WHERE reason IS NOT NULL;

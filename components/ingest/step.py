@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.config import INTERNAL_COLUMNS, Columns, IngestConfig, stored_name
-from components.ingest.feedback import check_feedback, count_feedback, create_scored_events
+from components.ingest.feedback import Labels, check_feedback, count_feedback, create_scored_events
 from components.ingest.identity import Identity, hashing_summary
 from components.ingest.limits import check_event_count, check_prices, check_rejected_share, count_unknown_zones
 from components.ingest.readers import beir, recbole, sql, tables
@@ -100,8 +100,7 @@ def ingest(
         summary = _summary(db, config, columns, files, staged)
         if feedback := count_feedback(db, labels):
             summary["feedback"] = feedback
-        if config.labels:
-            summary["labels"] = {name: label.model_dump(mode="json") for name, label in labels.items()}
+        summary |= _labels(config, labels)
         summary |= {"prices_not_read": unreadable_prices, "rejected": rejected}
         summary |= {"time_zones_not_read": unknown_zones} if any(unknown_zones.values()) else {}
         summary |= {**identity.summary(), **hashing_summary(config), **_declared(columns)}
@@ -114,6 +113,16 @@ def ingest(
     if first_events is None:
         check_feedback(feedback, labels, declared=bool(config.labels), where=str(raw / "summary.json"))
     return {key: summary[key] for key in RESULT if key in summary}
+
+
+def _labels(config: IngestConfig, labels: Labels) -> dict[str, Any]:
+    """The declared labels with the limits and scales that the data has, and which limits were quantiles."""
+    if not config.labels:
+        return {}
+    limits = {name: label.at_quantile for name, label in config.labels.items()}
+    quantiles = {name: limit for name, limit in limits.items() if limit is not None}
+    summary: dict[str, Any] = {"quantiles": quantiles} if quantiles else {}
+    return summary | {"labels": {name: label.model_dump(mode="json") for name, label in labels.items()}}
 
 
 def _declared(columns: Columns) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from onboarding.inference.event_words import EVENT_WORDS, LABEL_WEIGHTS, event_label, named_label
-from onboarding.inference.keys import find_key, id_score
+from onboarding.inference.keys import find_history_key, find_key, id_score, valid_from
 from onboarding.inference.recipe_kind import text_and_label_columns
 from onboarding.inference.schema import KEY_SETTINGS, SchemaMapping
 from onboarding.inference.vocabulary import SETTING_NAMES, SUBJECT_WORDS, is_id, name_score, name_tokens, name_words
@@ -251,7 +251,7 @@ def _turns(column: Column) -> Iterator[Candidate]:
 
 
 def _item_candidates(column: Column) -> Iterable[Candidate]:
-    for rule in (_vectors, _created_at, _named_item_column, _price):
+    for rule in (_vectors, _valid_from, _created_at, _named_item_column, _price):
         if candidates := list(rule(column)):
             return candidates
     return [*_category(column), *_item_text(column)]
@@ -262,6 +262,18 @@ def _vectors(column: Column) -> Iterator[Candidate]:
     is_long = stats.kind in ("list", "float_seq") or (stats.kind == "text" and stats.characters > 20)
     if stats.vectors > 0.9 and is_long:
         yield "item_vectors", 0.85, "lists of numbers"
+
+
+def _valid_from(column: Column) -> Iterator[Candidate]:
+    """The time from which a row holds, in a table with several rows of one item."""
+    mapping, log = column.mapping, column.mapping.survey.tables.get(column.mapping.roles.get("events", ""))
+    if log and valid_from(column.table) == column.name:
+        item = mapping.column("events", "item_id")
+        key = mapping.column("items", "item_id") or mapping.column("items", "item_key")
+        if find_history_key(mapping.survey, log, column.table, item) and not (
+            key and column.table.columns[key].is_unique
+        ):
+            yield "valid_from", 0.85, "several rows of one item: the newest counts"
 
 
 def _created_at(column: Column) -> Iterator[Candidate]:

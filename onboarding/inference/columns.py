@@ -8,10 +8,11 @@ from components.ingest.config import RESERVED_NAMES, stored_name
 from onboarding.inference.candidates import column_candidates
 from onboarding.inference.keys import find_key
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, SETTING_ROLES, ColumnMapping, SchemaMapping
-from onboarding.inference.vocabulary import is_id
+from onboarding.inference.vocabulary import is_id, name_tokens
 from rankline.errors import UsageError
 from rankline.io.sources import PLACE_COLUMN
 
+MOSTLY_DISTINCT = 0.9  # share of the rows of a table with a row for each item
 MIN_CONFIDENCE, MAX_CONFIDENCE = 0.3, 0.99
 BEIR = {
     "events": {"query-id": "query_id", "corpus-id": "item_id", "score": "labels.relevance"},
@@ -111,7 +112,10 @@ def _map_key(mapping: SchemaMapping, role: str, mapped: dict[str, ColumnMapping]
     if not (key := find_key(mapping.survey, log, table, id_column)):
         return
     share = mapping.survey.overlap(log.name, id_column, table.name, key) if id_column else 0.0
-    why = "one value per row" + (f"; contains {share:.0%} of the ids in {log.name}" if id_column else "")
+    is_history = table.columns[key].distinct < MOSTLY_DISTINCT * table.columns[key].values
+    why = ("several rows of one" if is_history else "one value per row") + (
+        f"; contains {share:.0%} of the ids in {log.name}" if id_column else ""
+    )
     setting = id_setting if key == id_column else id_setting.replace("_id", "_key")
     mapped[key] = ColumnMapping(setting, key, min(MAX_CONFIDENCE, 0.5 + 0.5 * share), why)
     settled |= key_settings
@@ -137,7 +141,11 @@ def _map_remaining_id(mapping: SchemaMapping, mapped: dict[str, ColumnMapping]) 
     ids = [
         stats
         for name, stats in mapping.table("events").columns.items()
-        if name not in mapped and not stats.times and not stats.is_unique and is_id(name) and stats.distinct > 20
+        if name not in mapped
+        and not stats.times
+        and not stats.is_unique
+        and stats.distinct > 20
+        and (is_id(name) or name_tokens(name) == ["session"])
     ]
     if ids:
         name = max(ids, key=lambda each: each.distinct).name

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from components.ingest.expressions import BOOLEAN_WORDS
 from onboarding.inference.candidates import unmapped_label
 from onboarding.inference.event_words import event_label, is_negated
+from onboarding.inference.joins import find_history, find_join
 from onboarding.inference.keys import best_id
 from onboarding.inference.labels import EventLabels, event_labels
-from onboarding.inference.nested import find_nested_items, flattening_query
+from onboarding.inference.nested import find_nested_items
+from onboarding.inference.queries import flattening_query, joining_query, newest_price_query
 from onboarding.inference.schema import SchemaMapping
 from onboarding.inference.vocabulary import name_score, name_tokens
 from onboarding.survey.survey import TableSurvey
@@ -69,11 +71,10 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     yield from _left_out_gaps(mapping, log)
     for (role, column), why in mapping.not_read.items():
         yield Gap(f"{column} of {role} is not read: {why}", "rename it in the source, or name what it is with --column")
+    if other_layout := list(_layout_gaps(mapping, log)):
+        yield from other_layout
+        return
     if not mapping.column("events", "item_id"):
-        if nested := find_nested_items(mapping.survey, log):
-            query = flattening_query(mapping.survey, log, nested)
-            yield Gap(f"the items of {log.name} are in lists of objects ({nested.column})", query, "--events")
-            return
         yield Gap("it is not clear which column of events is the item", columns, "--column item_id=…")
     if not any(mapping.column("events", name) for name in ("user_id", "query_id", "query_text", "turns")):
         yield Gap(
@@ -85,6 +86,7 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
         yield from _class_gaps(mapping, log)
     else:
         yield from _item_gaps(mapping)
+        yield from _price_gaps(mapping, log)
     yield from _label_gaps(mapping, log)
     yield from _unmapped_gaps(mapping, log)
     yield from _request_gaps(mapping, log)
@@ -92,6 +94,25 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     has_query_text = "queries" in mapping.roles or bool(mapping.column("events", "query_text"))
     if mapping.column("events", "query_id") and not has_query_text:
         yield Gap("the queries have no text", "name the table that has it", "--queries")
+
+
+def _layout_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The query that makes a log of what is one only once lists are rows, or two tables one."""
+    item = mapping.column("events", "item_id")
+    may_be_list = not item or mapping.stats("events", item).may_be_list
+    is_open = "item_id" not in mapping.answered and mapping.kind != "labels"
+    if is_open and may_be_list and (nested := find_nested_items(mapping.survey, log)):
+        query = flattening_query(mapping.survey, log, nested) or "write one row for each item, with its id as item_id"
+        yield Gap(f"the items of {log.name} are in {nested.description}", query, "--events")
+        return
+    is_answered = not mapping.answered.isdisjoint(("user_id", "query_id", "query_text"))
+    if mapping.kind == "interactions" and not is_answered and (join := find_join(mapping.survey, log)):
+        tables = {name: mapping.survey.tables[name].place or name for name in (join.lines, join.orders)}
+        yield Gap(
+            f"{tables[join.lines]} names the items and {tables[join.orders]} the users, by {join.lines_key}",
+            joining_query(mapping.survey, join) or "write both as one log, with a user and an item in each row",
+            "--events",
+        )
 
 
 def _left_out_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
@@ -143,6 +164,21 @@ def _item_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
         yield Gap(
             "it is not clear which column is the key of items", f"the columns are {columns}", "--column item_key=…"
         )
+
+
+def _price_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:
+    """The tables of prices over time, which the items do not have yet."""
+    survey, item = mapping.survey, mapping.column("events", "item_id")
+    key = mapping.column("items", "item_id") or mapping.column("items", "item_key")
+    if not item or not key:
+        return
+    for table in [table for name, table in survey.tables.items() if name not in mapping.roles.values()]:
+        if history := find_history(survey, log, table, item):
+            query = newest_price_query(survey, mapping.table("items"), key, table, history)
+            yield Gap(
+                f"{table.place or table.name} has the prices of items over time, and it is not used",
+                query or "add the newest price of each item to the table of items",
+            )
 
 
 def _class_gaps(mapping: SchemaMapping, log: TableSurvey) -> Iterable[Gap]:

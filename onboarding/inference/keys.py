@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from onboarding.inference.vocabulary import SUBJECT_WORDS, is_id, name_tokens, name_words
+from onboarding.inference.vocabulary import SUBJECT_WORDS, is_id, name_score, name_tokens, name_words
 from onboarding.survey.statistics import ColumnStats
 from onboarding.survey.survey import Survey, TableSurvey
+from rankline.io.sql import fetch_row, identifier
 
 MAX_KEY_CHARACTERS = 80
+MIN_DESCRIBES = 0.7  # score of a name that stands for a setting as a whole
 
 
 def find_key(survey: Survey, log: TableSurvey, table: TableSurvey, column: str) -> str:
@@ -23,7 +25,35 @@ def find_key(survey: Survey, log: TableSurvey, table: TableSurvey, column: str) 
         score += survey.overlap(log.name, column, table.name, name) if column else 0.0
         if score > best:
             best, best_column = score, name
-    return best_column
+    return best_column or find_history_key(survey, log, table, column)
+
+
+def find_history_key(survey: Survey, log: TableSurvey, table: TableSurvey, column: str) -> str:
+    """The key of items of which a table has a row for each price or version; empty for other tables."""
+    time, describes = valid_from(table), ("price", "title", "text", "category")
+    is_described = any(name_score(name, setting) > MIN_DESCRIBES for name in table.columns for setting in describes)
+    if not column or not time or not is_described or best_id(table, "user")[1] > 0:
+        return ""
+    for name, stats in table.columns.items():
+        repeats = name != time and stats.filled == 1 and 1 < stats.distinct < stats.values and not stats.times
+        if repeats and could_reference(column, name) and survey.overlap(log.name, column, table.name, name) > 0.5:
+            pair = f"{identifier(name)}, {identifier(time)}"
+            (count,) = fetch_row(
+                survey.db, f"SELECT count(*) FROM (SELECT DISTINCT {pair} FROM {identifier(table.name)})"
+            )
+            if count > 0.95 * stats.values:
+                return name
+    return ""
+
+
+def valid_from(table: TableSurvey) -> str:
+    """The column of a table that says from when a row holds; empty without one."""
+    named = [
+        name
+        for name, stats in table.columns.items()
+        if name_score(name, "valid_from") > MIN_DESCRIBES and (stats.times or stats.numbers > 0.95)
+    ]
+    return max(named, key=lambda name: name_score(name, "valid_from"), default="")
 
 
 def linked_key(survey: Survey, log: TableSurvey, column: str, table: TableSurvey) -> str:
@@ -48,7 +78,7 @@ def id_score(name: str, stats: ColumnStats, subject: str) -> float:
     is_number = stats.numbers > 0.95 and not stats.is_integer
     if is_number and is_id(name) and stats.kind == "text" and stats.characters > 14:
         is_number = False  # two numbers with a point between them, such as the client of web analytics
-    if stats.characters > MAX_KEY_CHARACTERS or is_number or stats.objects > 0.5:
+    if stats.characters > MAX_KEY_CHARACTERS or is_number or stats.objects > 0.5 or stats.kind == "list":
         return 0.0
     if is_id(name):
         return 1.0

@@ -19,6 +19,7 @@ RATING_SCALES = ((1, -1, 1), (5, 1, 4), (6, 1, 5), (7, 1, 5), (10, 1, 7), (100, 
 OPPOSITES = {"skip": "play", "return": "purchase", "dislike": "like", "remove": "cart"}
 AFTER = "click"  # what a purchase or a conversion may only follow
 LATER = ("purchase", "conversion")
+MANY_ZEROS = 0.3  # share of the ratings that a 0 below a scale from 1 has where it stands for none
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,40 @@ def event_labels(mapping: SchemaMapping) -> EventLabels:
     return replace(events, labels=_in_order(mapping, labels, events))
 
 
-def unrated_rating(mapping: SchemaMapping) -> bool:
-    """Whether the rating of -1 stands for none: no other is below 0, and one is above 1."""
+def unrated_numbers(mapping: SchemaMapping) -> list[float]:
+    """The numbers of the rating that stand for none: -1 where no other is below 0, and 0 below a scale from 1."""
     column = mapping.column("events", "labels.rating")
-    if not column or mapping.stats("events", column).low != -1 or (mapping.stats("events", column).high or 0) <= 1:
-        return False
-    return _lowest_rating(mapping) >= 0
+    if not column or (mapping.stats("events", column).high or 0) <= 1:
+        return []
+    unrated: list[float] = []
+    stats = mapping.stats("events", column)
+    if stats.low == -1 and _lowest(mapping, column, above=-1) >= 0:
+        unrated.append(-1)
+    number = _number(column)
+    query = (
+        f"SELECT avg(CAST({number} = 0 AS INTEGER)), min({number}) FILTER ({number} > 0), "
+        f"bool_and({number} = floor({number})) FROM {identifier(mapping.roles['events'])} WHERE {number} >= 0"
+    )
+    zeros, least, are_whole = fetch_row(mapping.survey.db, query)
+    if (stats.low or 0) >= -len(unrated) and are_whole and least == 1 and MANY_ZEROS < (zeros or 0) < 1:
+        unrated.append(0)
+    return unrated
 
 
-def _lowest_rating(mapping: SchemaMapping) -> float:
-    """The lowest rating other than -1."""
-    number = f"TRY_CAST(CAST({identifier(mapping.column('events', 'labels.rating'))} AS VARCHAR) AS DOUBLE)"
-    query = f"SELECT min({number}) FROM {identifier(mapping.roles['events'])} WHERE {number} <> -1"
+def lowest_rating(mapping: SchemaMapping) -> float:
+    """The lowest rating that stands for one."""
+    column, unrated = mapping.column("events", "labels.rating"), unrated_numbers(mapping)
+    return _lowest(mapping, column, above=max(unrated)) if unrated else mapping.stats("events", column).low or 0.0
+
+
+def _lowest(mapping: SchemaMapping, column: str, *, above: float) -> float:
+    number = _number(column)
+    query = f"SELECT min({number}) FROM {identifier(mapping.roles['events'])} WHERE {number} > {above}"
     return float(fetch_row(mapping.survey.db, query)[0])
+
+
+def _number(column: str) -> str:
+    return f"TRY_CAST(CAST({identifier(column)} AS VARCHAR) AS DOUBLE)"
 
 
 def weight_of(label: str) -> float:
@@ -90,7 +112,7 @@ def _is_known_without(mapping: SchemaMapping, columns: dict[str, str], types: di
     if "rating" not in columns:
         return True
     stats = mapping.stats("events", columns["rating"])
-    if unrated_rating(mapping):
+    if unrated_numbers(mapping):
         return (stats.high or 0) <= 5
     return stats.low is None or stats.high is None or (stats.low >= 1 and 2 <= stats.high <= 5)
 
@@ -135,7 +157,7 @@ def _of_column(mapping: SchemaMapping, label: str, column: str) -> Label:
     """The label of a column, by its values."""
     stats = mapping.stats("events", column)
     if label == "rating":
-        return _rating(replace(stats, low=_lowest_rating(mapping)) if unrated_rating(mapping) else stats)
+        return _rating(replace(stats, low=lowest_rating(mapping)) if unrated_numbers(mapping) else stats)
     if label == "relevance":
         return Label(type="graded")
     if label == "dwell":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from components.ingest.expressions import MISSING_WORDS, TEXT_KINDS
+from components.ingest.expressions import MISSING_WORDS
 from components.ingest.ids import NORMALISATIONS
-from onboarding.inference.labels import EventLabels, event_labels, unrated_rating
+from onboarding.inference.labels import EventLabels, event_labels, lowest_rating, unrated_numbers
 from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
 
 UNAMBIGUOUS_MISSING = ("NULL", "\\N")  # in natural language only these are no values
@@ -58,6 +58,8 @@ def _column_settings(mapping: SchemaMapping, events: EventLabels) -> dict[str, A
                 columns.setdefault(each.setting, []).append(each.column)
             elif role == "events" or not columns.get(each.setting):
                 columns[each.setting] = each.column
+    if unrated := unrated_numbers(mapping):
+        columns["unrated"] = unrated
     if normalisations := _normalisations(mapping):
         columns["normalise_ids"] = normalisations
     if mapping.time_unit and columns["timestamp"]:
@@ -109,19 +111,9 @@ def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:
                 max(stats.numbers, stats.money, stats.flags) > 0.3 or stats.times
             )
             missing |= values.intersection(UNAMBIGUOUS_MISSING if has_words else MISSING_WORDS)
-    if unrated_rating(mapping) and not _has_minus_one(mapping):
-        missing.add("-1")
     if missing:
         settings["missing"] = sorted(missing)
     return settings
-
-
-def _has_minus_one(mapping: SchemaMapping) -> bool:
-    """Whether -1 is a value of another column than the rating, or is no text."""
-    columns = [(role, each) for role in mapping.roles for each in mapping.column_mappings.get(role, ())]
-    others = [(mapping.roles[role], each.column) for role, each in columns if each.setting != "labels.rating"]
-    is_text = mapping.stats("events", mapping.column("events", "labels.rating")).kind in TEXT_KINDS
-    return not is_text or any("-1" in mapping.survey.values(*each, most=200) for each in others)
 
 
 def recipe_settings(mapping: SchemaMapping) -> dict[str, Any]:
@@ -135,7 +127,8 @@ def recipe_settings(mapping: SchemaMapping) -> dict[str, Any]:
     for label, column in events.columns.items() if not events.labels else ():
         if (stats := mapping.stats("events", column)).low is not None and stats.high is not None:
             low, high = LABEL_SCALES[label]
-            scales[label] = (min(low, math.floor(stats.low)), max(high, math.ceil(stats.high)))
+            least = lowest_rating(mapping) if label == "rating" else stats.low
+            scales[label] = (min(low, math.floor(least)), max(high, math.ceil(stats.high)))
     if scales != LABEL_SCALES:
         changes["validate.scales"] = {label: list(scale) for label, scale in scales.items()}
     language = next((code for code in mapping.languages.values() if code), "en")

@@ -25,6 +25,7 @@ SETTING_ROLES: dict[str, tuple[str, ...]] = {
     "request_id": ("events",), "position": ("events",),
     "split": ("events",), "query_text": ("queries", "events"), "turns": ("queries", "events"), "title": ("items",),
     "text": ("items",), "category": ("items",), "created_year": ("items",), "created_at": ("items",),
+    "valid_from": ("items",),
     "language": ("items",), "price": ("items",), "available": ("items",), "item_attributes": ("items",),
     "item_numbers": ("items",), "item_vectors": ("items",), "user_attributes": ("users",),
     "user_numbers": ("users",), "user_texts": ("users",), "user_time_zone": ("users",),

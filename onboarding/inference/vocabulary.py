@@ -40,6 +40,9 @@ SETTING_NAMES: dict[str, str] = {  # setting -> whole names that stand for it
     "language": "language lang locale language_code",
     "created_year": "year release_year publication_year",
     "created_at": "release_date published published_at publish_date created created_at added date pubdate",
+    "valid_from": "valid_from effective_from effective_date valid_since from_date date_from starts_at start_date "
+    "price_date changed_at updated_at modified_at last_updated last_modified snapshot_date as_of version gültig_ab "
+    "valable_du vigente_desde valido_dal geldig_vanaf",
     "split": "split fold subset partition set",
     "event_type": "event event_type type action event_name interaction_type behavior activity verb behavior_type "
     "behaviour behaviour_type action_type kind aktion ereignis évènement événement evento acción azione действие "

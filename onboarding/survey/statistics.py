@@ -35,7 +35,11 @@ SAMPLED_TIMES = 1_000  # values that the many patterns are tried on first
 DIGIT_PATTERNS = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
 OBJECT = r"^\[?\s*\{\s*[\"']?[^\"'{},:=]+[\"']?\s*[:=][^=].*\}\s*\]?$"  # of JSON, Python, or DuckDB
-ARRAY = r"^(\[.*\]|\{[^:=]*\}|\(['\"].*\))$"  # of JSON and Python, of Postgres, a tuple
+# of JSON and Python, of Postgres, a tuple, a set, PHP, JSON in a string, YAML
+ARRAY = (
+    r"(?s)^(\[.*\]|\{[^:=]*\}|\(['\"].*\)|(frozenset|set|list|tuple|array)\(.*\)|a:\d+:\{.*\}|"
+    r"\"\s*\[.*\]\s*\"|-\s+[^\n]*\n\s*-\s.*)$"
+)
 VECTOR = r"(array\(|tensor\()?[\[({]*\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*[\])}]*(, dtype=\w+\))?"
 
 CLOCK = r"\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?( ?[AaPp][Mm])?"
@@ -80,6 +84,11 @@ class ColumnStats:
     def is_date(self) -> bool:
         """Whether the times are whole days, for which a time zone hardly matters."""
         return bool(self.times) and self.zoned is not None and self.characters <= 12 and "%H" not in self.times[0]
+
+    @property
+    def may_be_list(self) -> bool:
+        """Whether the values may hold several ids each."""
+        return self.kind == "list" or self.arrays > 0.5 or self.words > 1.3 or bool(self.separator)
 
     @property
     def is_text(self) -> bool:

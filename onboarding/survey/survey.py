@@ -12,7 +12,7 @@ from components.ingest.ids import Meeting, find_meeting, whole
 from components.ingest.lists import LIST_MACROS
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
-from components.ingest.readers.encoding import EncodingGuess, guess_encoding
+from components.ingest.readers.encoding import EncodingGuess, guess_encoding, has_few_nuls
 from components.ingest.readers.parts import Part
 from components.ingest.times import TIME_MACROS
 from onboarding.survey.language import detect_language
@@ -36,6 +36,7 @@ from rankline.io.sql import fetch_row, identifier, memory_database
 
 SAMPLE_ROWS = 100_000  # of each table
 LANGUAGE_ROWS = 500
+ANY_CONTENT = ("dat", "data")  # endings of tables, and of anything else
 UTF_8 = EncodingGuess(("utf-8",), ("utf-8",))
 
 
@@ -174,8 +175,11 @@ def survey(
         try:
             result.tables[name] = _survey_table(result, name, location, rows)
         except SourceError as error:  # such as a JSON file that describes the data
+            is_other = File(location.place).kind in ANY_CONTENT and any(
+                File(each.place).kind not in ANY_CONTENT for each in locations
+            )
             if (
-                not error.has_no_rows
+                not (error.has_no_rows or is_other)
                 or only
                 or location.files > 1
                 or not (result.tables or location is not locations[-1])
@@ -206,6 +210,12 @@ def _file_locations(
     names: dict[str, tuple[str, ...]],
 ) -> list[_Location]:
     """The tables of a source of files; sets how the survey's text files are written."""
+    for place in [place for place in files if len(files) > 1 and File(place).kind in ANY_CONTENT]:
+        try:
+            _guess_file_encoding(files[place][0], encoding)
+        except SourceError as error:
+            survey.left_out[place] = error.message
+            del files[place]
     samples = [file for each in files.values() for file in each[:3]]
     survey.encoding = _detect_encoding(samples, encoding)
     settings = {**detect_quoting(samples, settings, survey.encoding.name), **settings}
@@ -276,7 +286,8 @@ def _guess_file_encoding(file: File, encoding: str) -> EncodingGuess:
         except (OSError, EOFError) as error:
             raise parts.truncated_error(file.path, error) from error
     guess = EncodingGuess((encoding,), (encoding,)) if encoding else guess_encoding(sample)
-    if not guess.name or (b"\x00" in sample and not guess.name.startswith("utf-16")):
+    is_binary = b"\x00" in sample and not guess.name.startswith("utf-16") and not has_few_nuls(sample)
+    if not guess.name or is_binary:
         raise SourceError(
             "a file cannot be read as text",
             expected="UTF-8, or another encoding that can be detected",

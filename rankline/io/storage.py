@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -111,6 +112,14 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         StorageError: no installed package opens such a URL.
     """
     protocol = url.split("://", 1)[0] if "://" in url else "file"
+    if (written := re.match(r"([a-z][a-z0-9]+):/(?!/)", url)) and written[1] in fsspec.available_protocols():
+        raise StorageError(
+            "a URL has two slashes after its colon",
+            expected=f"{written[1]}://…",
+            found=url,
+            where=url,
+            hint=f"{url.replace(':/', '://', 1)}, or ./{url} for a folder of that name",
+        )
     try:
         fs, root = fsspec.core.url_to_fs(url, **_filesystem_options(protocol))
     except (ImportError, ValueError) as error:
@@ -120,6 +129,14 @@ def open_filesystem(url: str) -> tuple[Any, str]:
             found=first_line(error),
             where=url,
             hint="for s3:// `pip install 'rankline[s3]'`",
+        ) from error
+    except (TypeError, AttributeError, OSError) as error:  # of protocols that wrap another one: reference, dir, zip
+        raise StorageError(
+            f"{protocol}:// opens no storage by itself",
+            expected="a folder, or a URL such as s3://bucket/folder",
+            found=first_line(error),
+            where=url,
+            hint="name the folder or the bucket itself",
         ) from error
     return (NetworkFileSystem(fs, root) if getattr(fs, "async_impl", False) else fs), root
 

@@ -17,10 +17,11 @@ from rankline.features import transforms
 from rankline.features.profile import CONTEXT, PROFILE, ProfileEncoder, ProfileFields, given_values
 from rankline.features.side_features import SideFeatures
 from rankline.text import item_text
+from rankline.train.windows import Window
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-NO_ITEMS = np.zeros(0, np.int64)
+NO_ITEMS, NO_WEIGHTS = np.zeros(0, np.int64), np.zeros(0, np.float32)
 MAX_SHOWN = 32  # negatives of a request that one step reads
 
 
@@ -31,20 +32,22 @@ class Sequences:
     items: list[Ints]
     times: list[npt.NDArray[np.float64]]
     ratings: list[Ints]
+    weights: list[Floats] = field(default_factory=list)  # 1 in the mean over all events; empty: all weigh alike
 
-    def windows(self, rng: np.random.Generator, length: int) -> list[tuple[Ints, Ints]]:
-        """One window of at most ``length`` + 1 events (items, ratings) per user.
+    def windows(self, rng: np.random.Generator, length: int) -> list[Window]:
+        """One window of at most ``length`` + 1 events (items, ratings and, if there are any, weights) per user.
 
         Events with the same timestamp are shuffled: their order in the file is noise.
         """
         windows = []
-        for items, times, ratings in zip(self.items, self.times, self.ratings):
+        for user, (items, times) in enumerate(zip(self.items, self.times)):
             if len(items) < 2:
                 continue
             order = np.lexsort((rng.random(len(items)), times))
             start = self._start(rng, len(items), length)
             chosen = order[start : start + length + 1]
-            windows.append((items[chosen], ratings[chosen]))
+            columns = (self.items, self.ratings, self.weights) if self.weights else (self.items, self.ratings)
+            windows.append(tuple(column[user][chosen] for column in columns))
         return windows
 
     @staticmethod
@@ -213,6 +216,7 @@ def read_examples(folder: Path, *, max_history: int) -> Examples:
         items=[_item_rows(ids, index) for ids in columns["item_ids"]],
         times=[np.asarray(times, np.float64) for times in columns["times"]],
         ratings=[transforms.stars(ratings) for ratings in columns["ratings"]],
+        weights=_event_weights(columns.get("weights", [])),
     )
     days, item_DIF = _read_item_features(folder, index)
     table = parquet.read_table(folder / "requests.parquet")
@@ -266,6 +270,14 @@ def _read_item_features(folder: Path, index: dict[str, int]) -> tuple[dict[float
     items = np.array([index[item] for item in table["item_id"].to_pylist()], np.int64)
     out_DIF[np.searchsorted(unique, snapshots), items] = values
     return {float(day): row for row, day in enumerate(unique)}, out_DIF
+
+
+def _event_weights(weights: list[list[float]]) -> list[Floats]:
+    """The weights of events, 1 in the mean; none if all weigh alike."""
+    events = np.concatenate([np.asarray(each, np.float32) for each in weights] or [NO_WEIGHTS])
+    if not len(events) or (events == events[0]).all():
+        return []
+    return [np.asarray(each, np.float32) / events.mean() for each in weights]
 
 
 def _pad_requests(

@@ -105,3 +105,20 @@ def test_the_version_is_that_of_the_package() -> None:
 
     assert command.rankline("--version").stdout == f"rankline {metadata.version('rankline')}\n"
     assert imported("--version") & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("items", "hide", "a\udcff"), ("users", "erase", "a\udcff"), ("ask", "--user", "\udce9"), ("\udcff",)]
+)
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    message = refused(*arguments, cwd=tmp_path, code=2)
+    assert "an argument is not UTF-8" in message
+    assert ascii(arguments[-1]) in message
+
+
+@pytest.mark.parametrize("url", ["reference://x", "dir://x", "zip://x", "cached://x", "nothing://x", "s3:/bucket"])
+def test_urls_that_are_no_storage_are_refused(tmp_path: Path, url: str) -> None:
+    message = refused("history", "--repository", url, cwd=tmp_path, code=1)
+    assert "bug of Rankline" not in message
+    assert url in message
+    assert ("s3://bucket" in message) == (url == "s3:/bucket" or url.split(":")[0] in ("reference", "dir", "zip"))

@@ -37,7 +37,7 @@ def exposures(folder: Path, log: str) -> list[dict[str, float | None]]:
         rows.append({"user": user, "kind": kind, "item": item, "at": at, "page": page[0] if page else ""})
     raw = ingest_log(folder, rows, COLUMNS, LABELS)
     with duckdb.connect() as db:
-        load_tables(db, raw, window_s=30 * MINUTE)
+        load_tables(db, raw, FeaturizeConfig(impression_window_s=30 * MINUTE))
         groups = db.sql(
             """
             SELECT exposure, list(item_id ORDER BY row), list(feedback ORDER BY row) FROM exposed
@@ -181,7 +181,7 @@ def test_ratings_that_all_count_are_read_as_if_they_were_not_declared(tmp_path: 
 def user_requests(raw: Path) -> Any:
     """The requests of users, without features."""
     with duckdb.connect() as db:
-        load_tables(db, raw, window_s=1800)
+        load_tables(db, raw, FeaturizeConfig(impression_window_s=1800))
         log = interactions.read_log(db, raw)
     return tables.requests(log, interactions.log_split(log.log, FeaturizeConfig()), {}, max_history=50).table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from components.featurize.config import FeaturizeConfig
 from components.featurize.snapshots import load_tables
 from components.featurize.step import featurize
 from rankline.errors import TooSmall, ValidationFailed
+from rankline.train.examples import read_examples
+from rankline.train.windows import next_weights, pad_windows
 from tests.components.labelled_log import ingest_log
 
 Rows = list[dict[str, Any]]
@@ -127,7 +130,7 @@ def test_what_was_shown_in_vain_is_no_event_that_anything_counts(tmp_path: Path,
     rows, columns, labels = logs()[log]
     raw = ingest_log(tmp_path, rows(), columns, labels)
     with duckdb.connect() as db:
-        load_tables(db, raw, window_s=1800)
+        load_tables(db, raw)
         counted, shown, rewarded = (
             {item for (item,) in db.sql(query).fetchall()}
             for query in (
@@ -295,3 +298,50 @@ def test_an_id_that_names_a_page_is_no_request(tmp_path: Path, page: str) -> Non
         make(tmp_path, rows, {**TYPES, "request_id": "page"}, CLICK_AND_BUY)
     assert page in refused.value.found
     assert read(make(tmp_path / "by time", rows, TYPES, CLICK_AND_BUY), "requests")
+
+
+@pytest.mark.parametrize("split", ["leave_last_out", "time_cut"])
+def test_a_quantile_is_that_of_the_training_events(tmp_path: Path, split: str) -> None:
+    """Later events have larger values, which would raise the limit of all events."""
+    rows = by_columns("dwell", 45.0, 1.5)
+    times = sorted(row["at"] for row in rows)
+    late = times[int(0.6 * len(times))]
+    for row in rows:
+        row["dwell"] += row["at"] % 1009 / 100 + 1000 * (row["at"] >= late) * (row["dwell"] > 2)
+    labels = {"dwell": {"type": "continuous", "at_quantile": 0.75}}
+    features = make(tmp_path, rows, {"labels": {"dwell": "dwell"}}, labels, split=split, min_history=1)
+    fitted = summary(features)["labels"]["dwell"]["at_least"]
+    before = json.loads((tmp_path / "raw/summary.json").read_text())["labels"]["dwell"]["at_least"]
+    held_out = {row["request_id"] for row in read(features, "requests") if row["split"] != "train"}
+    assert held_out
+    assert fitted < before
+    if split == "time_cut":
+        cut = summary(features)["split"]["cut"]
+        trained = [row["dwell"] for row in rows if row["at"] < datetime.fromisoformat(cut).timestamp()]
+        assert sum(value < fitted for value in trained) / len(trained) == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_quantile_that_every_training_value_reaches_is_refused(tmp_path: Path) -> None:
+    rows = by_columns("dwell", 45.0, 45.0)
+    late = sorted(row["at"] for row in rows)[int(0.9 * len(rows))]
+    rows = [{**row, "dwell": 90.0 if row["at"] >= late else 45.0} for row in rows]
+    labels = {"dwell": {"type": "continuous", "at_quantile": 0.91}}
+    with pytest.raises(ValidationFailed, match="every value of the label dwell counts in training"):
+        make(tmp_path, rows, {"labels": {"dwell": "dwell"}}, labels, split="time_cut")
+
+
+def test_events_of_users_keep_the_weights_of_their_labels(tmp_path: Path) -> None:
+    features = make(tmp_path, by_types(with_requests=True), TYPES, CLICK_AND_BUY)
+    sequences = read_examples(features, max_history=20).sequences
+    assert {round(float(weight / sequences.weights[0].min())) for each in sequences.weights for weight in each} == {
+        1,
+        5,
+    }
+    assert np.concatenate(sequences.weights).mean() == pytest.approx(1, abs=1e-4)
+    windows = sequences.windows(np.random.default_rng(1), 20)
+    weight_BL, next_BL = next_weights(windows), pad_windows(windows)[2].numpy()
+    assert weight_BL is not None
+    assert ((weight_BL > 0) == (next_BL >= 0)).all()
+    assert weight_BL[0, : len(windows[0][0]) - 1].tolist() == windows[0][2][1:].tolist()
+    alike = make(tmp_path / "alike", by_types(with_requests=True), TYPES, {"click": {}, "buy": {}})
+    assert read_examples(alike, max_history=20).sequences.weights == []

@@ -41,6 +41,9 @@ SPELLINGS = {
     "prefix of a name": ("{n}", "product-{n}"),
     "fraction": ("{n}.00", "{n}"),
     "accents, case": ("Cafe\u0301{n}", "café{n}"),
+    "guid": ("{{6F9619FF-8B86-D011-B42D-00CF4FC9{n}}}", "6f9619ff-8b86-d011-b42d-00cf4fc9{n}"),
+    "guid without dashes": ("6F9619FF8B86D011B42D00CF4FC9{n}", "6f9619ff-8b86-d011-b42d-00cf4fc9{n}"),
+    "guid as a name": ("urn:uuid:6F9619FF-8B86-D011-B42D-00CF4FC9{n}", "{{6f9619ff-8b86-d011-b42d-00cf4fc9{n}}}"),
     "prefix, zeros": ("SKU-000{n}", "{n}"),
 }
 

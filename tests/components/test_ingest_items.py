@@ -17,6 +17,7 @@ from rankline.contracts import ITEMS, SUPERSEDED
 from rankline.errors import SourceError
 from rankline.io import sources
 from rankline.io.sources import Tables
+from tests.components.test_ingest_text import refused, run, table
 
 NONE: dict[str, Any] = {"title": "", "category": "", "created_year": "", "user_attributes": (), "labels": {}}
 
@@ -24,8 +25,8 @@ NONE: dict[str, Any] = {"title": "", "category": "", "created_year": "", "user_a
 def read(folder: Path, config: IngestConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The items, and the summary; no other table has a row."""
     ingest(folder / "raw", config=config)
-    for table in ("events", "users", "queries"):
-        assert parquet.read_metadata(folder / "raw" / f"{table}.parquet").num_rows == 0
+    for name in ("events", "users", "queries"):
+        assert parquet.read_metadata(folder / "raw" / f"{name}.parquet").num_rows == 0
     summary = json.loads((folder / "raw" / "summary.json").read_text())
     items = parquet.read_table(folder / "raw" / "items.parquet")
     assert items.column_names[: len(ITEMS.names)] == ITEMS.names
@@ -164,3 +165,43 @@ def _shop(config: IngestConfig) -> Any:
     import dataclasses
 
     return dataclasses.replace(named("shop"), ingest=config)
+
+
+# -- versions of items -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("times", "price"),
+    [
+        (("2023-01-01", "2023-03-01", "2023-02-01"), 2), (("2023-01-01", "2023-03-01", "2024-01-01"), 2),
+        (("2024-03-01", "2024-01-01", "2024-02-01"), 2), ((1_672_531_200, 1_677_628_800, 1_675_209_600), 2),
+        ((1, 3, 2), 2), (("2023-01-01T10:00:00Z", "2023-01-01T11:00:00Z", "2023-01-01T10:30:00Z"), 2),
+        (("2023-03-01", "2023-03-01", "2023-01-01"), 2),
+    ],
+)  # fmt: skip
+def test_the_newest_price_that_holds_at_the_last_event_counts(
+    tmp_path: Path, times: tuple[Any, ...], price: float
+) -> None:
+    rows = [f"i{item},Thing {item},{n + 1},{time}" for item in range(3) for n, time in enumerate(times)]
+    (tmp_path / "prices.csv").write_text("\n".join(["item_id,title,price,valid_from", *rows]))
+    log = [f"u{n},i{n % 3},{1_680_000_000 + n}" for n in range(30)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *log]))
+    columns = {"title": "title", "price": "price", "valid_from": "valid_from"}
+    result = run(tmp_path, tables={"items": "prices.csv"}, columns=columns)
+    assert [item["price"] for item in table(tmp_path, "items")] == [price] * 3
+    assert result["rejected"]["items"] == {SUPERSEDED: 6}
+    assert "holds_from" not in table(tmp_path, "items")[0]
+
+
+def test_rows_of_prices_without_a_time_are_rejected_and_repeats_without_the_setting_name_it(tmp_path: Path) -> None:
+    rows = [f"i{item},Thing {item},{n},{'soon' if item == n == 2 else f'2023-0{n + 1}-01'}" for item in range(9)
+            for n in range(3)]  # fmt: skip
+    (tmp_path / "prices.csv").write_text("\n".join(["item_id,title,price,valid_from", *rows]))
+    log = [f"u{n},i{n % 9},{1_680_000_000 + n}" for n in range(30)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *log]))
+    given: dict[str, Any] = {"title": "title", "price": "price"}
+    assert "ingest.columns.valid_from" in refused(tmp_path, tables={"items": "prices.csv"}, columns=given)
+    given |= {"valid_from": "valid_from"}
+    result = run(tmp_path, tables={"items": "prices.csv"}, columns=given, max_rejected_share=0.2)
+    assert result["rejected"]["items"] == {SUPERSEDED: 17, "unparsable valid_from": 1}
+    assert [item["price"] for item in table(tmp_path, "items")] == [2, 2, 1, 2, 2, 2, 2, 2, 2]

@@ -19,6 +19,14 @@ LISTS = {
     "NumPy": "['Action' 'Sci-Fi, old']",
     "JSON objects": '[{"id": 28, "name": "Action"}, {"id": 5, "name": "Sci-Fi, old"}]',
     "Python objects": "[{'id': 28, 'name': 'Action'}, {'id': 5, 'name': 'Sci-Fi, old'}]",
+    "PHP": 'a:2:{i:0;s:6:"Action";i:1;s:11:"Sci-Fi, old";}',
+    "PHP with keys": 'a:2:{s:1:"x";s:6:"Action";s:1:"y";s:11:"Sci-Fi, old";}',
+    "a set": "{'Action', 'Sci-Fi, old'}",
+    "a frozenset": "frozenset({'Action', 'Sci-Fi, old'})",
+    "an array": "array(['Action', 'Sci-Fi, old'], dtype=object)",
+    "JSON in a string": '"[\\"Action\\", \\"Sci-Fi, old\\"]"',
+    "YAML": "- Action\n- 'Sci-Fi, old'",
+    "YAML in one line": "[Action, 'Sci-Fi, old']",
     "JSON objects with a title": '[{"title": "Action"}, {"title": "Sci-Fi, old"}]',
 }
 
@@ -48,6 +56,8 @@ def test_lists_in_every_spelling(tmp_path: Path, kind: str) -> None:
         ("[]", []), ("{}", ["{}"]), ("[Action, Drama]", ["Action", "Drama"]), ("{Action,Drama}", ["Action", "Drama"]),
         ('["it\'s", "a \\"b\\""]', ["it's", 'a "b"']), ("['it\\'s', \"b's\"]", ["it's", "b's"]), ("[1, 2]", ["1", "2"]),
         ("Books (old)", ["Books (old)"]), ("(new)", ["(new)"]), ('{"a": 1}', ['{"a": 1}']), ("a, b", ["a, b"]),
+        ("a:2:{i:0;i:5;i:1;d:7.5;}", ["5", "7.5"]), ("set()", []), ("a:0:{}", []), ("- a", ["- a"]),
+        ("a - b", ["a - b"]), ("set of knives (new)", ["set of knives (new)"]), ("a:b", ["a:b"]),
         ('[null, "a", ""]', ["a"]), ("[{'id': 7}, {'id': 8}]", ["7", "8"]),
     ],
 )  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from components.ingest.config import IngestConfig
 from components.ingest.readers import csv_table, text_stream
 from components.ingest.step import ingest
+from onboarding.survey.survey import survey
 from rankline.errors import SourceError
 from rankline.io.sources import File
 
@@ -46,6 +47,49 @@ def log_text(mark: str = ",", *, rows: int = 200, opened: tuple[int, ...] = (), 
         headline = f"{chr(34) * (n in opened)}Great {n}"
         lines.append(mark.join([f"C{n * 7 % 40}", f"P{n * 37 % 20}", headline, str(1_680_000_000 + n * 977)]))
     return "\n".join(lines) + "\n"
+
+
+# -- empty values behind the last column, and bytes of zeros ----------------------------------------------------
+
+TRAILING = {
+    "in every row": lambda text: text.replace("\n", ",\n").replace("timestamp,", "timestamp"),
+    "two in every row": lambda text: text.replace("\n", ",,\n").replace("timestamp,,", "timestamp"),
+    "in some rows": lambda text: text.replace("7\n", "7,\n").replace("8\n", "8, \n"),
+    "in the header alone": lambda text: text.replace("timestamp", "timestamp,"),
+    "twice in the header alone": lambda text: text.replace("timestamp", "timestamp,,"),
+    "in a file without a header": lambda text: text.replace("\n", ",\n").partition("\n")[2],
+    "quoted": lambda text: text.replace("\n", ',""\n').replace('timestamp,""', "timestamp"),
+}
+
+
+@pytest.mark.parametrize("kind", TRAILING)
+def test_empty_values_behind_the_last_column_are_none(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "log.csv").write_text(TRAILING[kind](log_text()))
+    names = ["user_id", "item_id", "headline", "timestamp"] if kind == "in a file without a header" else []
+    result = run(tmp_path, files={"names": names}, columns={"event_attributes": ("headline",)})
+    assert (result["read"]["events"], result["rejected"]["events"]) == (200, {})
+    assert [each["headline"] for each in table(tmp_path, "events")][:3] == ["Great 0", "Great 1", "Great 2"]
+    assert [int(each["event_id"]) for each in table(tmp_path, "events")] == list(range(1, 201))
+
+
+@pytest.mark.parametrize("row", ["C0,P0,x", "C0,P0,x,1680000000,y", "C0,P0,x,1680000000,,y", "C0,P0,"])
+def test_other_numbers_of_values_are_rejected(tmp_path: Path, row: str) -> None:
+    (tmp_path / "log.csv").write_text(f"{log_text()}{row}\n")
+    assert run(tmp_path)["rejected"]["events"] == {"wrong number of columns": 1}
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.jsonl"])
+def test_rows_with_bytes_of_zeros_are_rejected_and_others_read(tmp_path: Path, name: str) -> None:
+    rows = [{"user_id": f"C{n}", "item_id": f"P{n % 5}", "timestamp": 1_680_000_000 + n} for n in range(40)]
+    mark = "\t" if name == "log.tsv" else ","
+    lines = [mark.join(map(str, row.values())) for row in rows]
+    text = "\n".join(map(json.dumps, rows) if name == "log.jsonl" else [mark.join(rows[0]), *lines])
+    (tmp_path / name).write_text(text.replace("P3", "P\0003", 1) + "\n" + "\0" * 512)
+    result = run(tmp_path, name, max_rejected_share=0.2)
+    assert result["rejected"]["events"] == {"NUL bytes": 2}
+    assert result["rows"]["events"] == 39
+    assert survey(str(tmp_path / name)).tables["log"].rows == 39
+    assert "tr -d" in refused(tmp_path, name, max_rejected_share=0)
 
 
 # -- quotes that nothing closes --------------------------------------------------------------------------------

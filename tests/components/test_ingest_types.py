@@ -215,3 +215,29 @@ def test_postgres_runs_one_query(postgres: Postgres, tmp_path: Path, monkeypatch
         read(tmp_path, postgres.url, tables={"events": query, "items": "SELECT 'i' AS item_id"})
     with psycopg.connect(postgres.secret_url) as connection:
         assert connection.execute("SELECT count(*) FROM log").fetchone() == (1,)
+
+
+TYPES = {
+    "BIT": ("'1010'::BIT", "1010"), "TIMETZ": ("'10:00:00+02'::TIMETZ", "10:00:00+02"), "ENUM": ("'a'::ENUM('a')", "a"),
+    "INTERVAL": ("INTERVAL 3 DAY", "3 days"), "UUID": (f"'{'6' * 8}-0000-0000-0000-{'1' * 12}'::UUID", None),
+    "UNION": ("union_value(num := 7)", "7"), "MAP": ("MAP {'a': 7}", "{a=7}"), "HUGEINT": ("7::UHUGEINT", "7"),
+    "VARIANT": ("7::VARIANT", "7"),
+}  # fmt: skip
+
+
+def test_every_type_of_duckdb_is_read(tmp_path: Path) -> None:
+    columns = ", ".join(f"{sql} AS of_{kind}" for kind, (sql, _) in TYPES.items())
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as db:
+        db.execute(f"CREATE TABLE log AS SELECT 'u' AS user_id, 'i' || i AS item_id, {columns} FROM range(9) AS t(i)")
+    named = tuple(f"of_{kind}" for kind in TYPES)
+    settings = {"title": "", "category": "", "created_year": "", "labels": {}, "user_attributes": (), "timestamp": ""}
+    config = IngestConfig(
+        source=str(tmp_path / "shop.duckdb"), format="sql", tables={"events": "log"}, items_from_events=True,
+        columns={**settings, "event_attributes": named},
+    )  # fmt: skip
+    ingest(tmp_path / "raw", config=config)
+    (event, *_) = pq.read_table(tmp_path / "raw/events.parquet").to_pylist()
+    expected = {f"of_{kind}": text or f"{'6' * 8}-0000-0000-0000-{'1' * 12}" for kind, (_, text) in TYPES.items()}
+    assert {name: event[name] for name in named} == expected
+    surveyed = survey(str(tmp_path / "shop.duckdb"))
+    assert surveyed.tables["log"].columns["of_BIT"].examples == ("1010",)

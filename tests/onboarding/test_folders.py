@@ -13,6 +13,7 @@ from onboarding.survey.locations import table_places
 from onboarding.survey.survey import survey
 from rankline.errors import SourceError
 from tests.onboarding import odd_sources
+from tests.onboarding.proposals import log
 from tests.rankline.io.test_table_logs import add, remove, write_table
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"u{n},i{n % 7},{1_600_000_000 + n}\n" for n in range(50))
@@ -151,3 +152,14 @@ def test_every_column_of_a_beir_folder_is_looked_at(tmp_path: Path) -> None:
     values = {role: {name: stats.values for name, stats in table.columns.items()} for role, table in tables.items()}
     assert values["items"] == {"_id": 30, "title": 30, "text": 30}
     assert values["queries"] == {"_id": 20, "text": 20}
+
+
+@pytest.mark.parametrize(
+    "content", [bytes(range(256)) * 20, b"1 2 3\n4 5 6\n" * 9, b"5,1680000000,x\n6,1680000001,x\n" * 9]
+)
+def test_files_of_any_content_beside_the_tables_are_left_out_and_named(tmp_path: Path, content: bytes) -> None:
+    for name, each in (("log.csv", log().encode()), ("cache.dat", content), ("data", b"1,2\n3,4\n")):
+        (tmp_path / name).write_bytes(each)
+    surveyed = survey(str(tmp_path))
+    assert list(surveyed.tables) == ["log"]
+    assert {"cache.dat", "data"} <= set(surveyed.left_out)

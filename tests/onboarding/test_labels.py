@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from components.ingest.step import ingest
@@ -467,22 +468,52 @@ def test_one_question_mark_among_yes_and_no_is_one_row_without_a_value(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("cells", "scale", "missing"),
+    ("cells", "scale", "unrated"),
     [
-        (("-1", "1", "5", "10"), (1, 10), ["-1"]),
+        (("-1", "1", "5", "10"), (1, 10), [-1]),
         (("1", "3", "6"), (1, 6), None),
         (("4/5", "1/5", "5/5"), None, None),
         (("★★★", "★★★★★", "★☆☆☆☆"), None, None),
     ],
 )
 def test_a_rating_in_every_spelling(
-    tmp_path: Path, cells: tuple[str, ...], scale: tuple[int, int] | None, missing: list[str] | None
+    tmp_path: Path, cells: tuple[str, ...], scale: tuple[int, int] | None, unrated: list[float] | None
 ) -> None:
     result = tried(tmp_path, {"events.csv": log(rating=lambda n: cells[n % len(cells)])})
     settings = result.proposal.settings
     assert (result.settings["rating"], result.rejected) == ("labels.rating", {})
     assert (settings.get("labels", {}).get("rating", {}).get("scale")) == (scale and list(map(float, scale)))
-    assert settings.get("files", {}).get("missing") == missing
+    assert settings["columns"].get("unrated") == unrated
+
+
+@pytest.mark.parametrize(
+    ("suffix", "ratings", "unrated", "scale"),
+    [
+        ("parquet", (-1, 1, 5, 10), [-1], (1, 10)), ("duckdb", (-1, 1, 3, 5), [-1], None),
+        ("csv", (-1, 0, 5, 10), [-1], (0, 10)), ("parquet", (0, 0, 1, 10), [0], (1, 10)),
+        ("csv", (-1, 0, 1, 5), [-1, 0], None), ("duckdb", (0, 1, 2, 3, 4, 5), None, (0, 5)),
+        ("csv", (-1, 1, 1, -1), None, (-1, 1)), ("csv", (-10, -1, 0, 10), None, (-10, 10)),
+    ],
+)  # fmt: skip
+def test_numbers_that_stand_for_no_rating(
+    tmp_path: Path, suffix: str, ratings: tuple[int, ...], unrated: list[float] | None, scale: tuple[int, int] | None
+) -> None:
+    (tmp_path / "log.csv").write_text(log(100, rating=lambda n: ratings[n % len(ratings)]))
+    source = tmp_path / "source"
+    source.mkdir()
+    if suffix == "duckdb":
+        with duckdb.connect(str(tmp_path / "source/shop.duckdb")) as db:
+            db.execute(f"CREATE TABLE events AS FROM read_csv('{tmp_path / 'log.csv'}')")
+    elif suffix == "parquet":
+        duckdb.sql(f"FROM read_csv('{tmp_path / 'log.csv'}')").write_parquet(str(source / "events.parquet"))
+    else:
+        (source / "events.csv").write_text((tmp_path / "log.csv").read_text())
+    result = tried(tmp_path, {})
+    settings = result.proposal.settings
+    assert settings["columns"].get("unrated") == unrated
+    assert settings.get("labels", {}).get("rating", {}).get("scale") == (scale and list(map(float, scale)))
+    if unrated and not scale:
+        assert result.result.feedback == {}  # a rating alone: every event is a positive
 
 
 def test_a_quantity_of_one_and_minus_one_has_returns(tmp_path: Path) -> None:

@@ -49,7 +49,48 @@ def order(n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-LOGS = {"ga4": (ga4, "items"), "segment": (segment, "properties.products"), "order": (order, "line_items")}
+def customer(n: int) -> dict[str, Any]:
+    """A customer with orders, which have lines."""
+    at = [f"2023-03-{n % 28 + 1:02}T1{k}:00:{n % 60:02}Z" for k in range(2)]
+    lines = [[{"sku": f"S{(n + k + each) % 20}", "quantity": each} for each in (1, 2)] for k in range(2)]
+    orders = [{"order_id": 10 * n + k, "created_at": at[k], "lines": lines[k]} for k in range(2)]
+    return {"customer_id": f"c{n % 60}", "orders": orders}
+
+
+def storefront(n: int) -> dict[str, Any]:
+    """An order as the GraphQL interface of a shop answers it."""
+    edges = [{"node": {"quantity": 1, "product": {"id": f"gid://shop/Product/{(n + k) % 20}"}}} for k in range(2)]
+    return {
+        "name": f"#{n}", "customer": {"id": f"gid://shop/Customer/{n % 40}"}, "lineItems": {"edges": edges},
+        "processedAt": f"2023-03-{n % 28 + 1:02}T10:00:{n % 60:02}Z",
+    }  # fmt: skip
+
+
+def otto(n: int) -> dict[str, Any]:
+    """A session of OTTO."""
+    kinds = ("clicks", "carts", "orders")
+    events = [{"aid": (n * 7 + k) % 50, "ts": SECONDS * 1000 + n * 977 + k, "type": kinds[k]} for k in range(3)]
+    return {"session": 11_000_000 + n % 60, "events": events}
+
+
+def parameter(n: int) -> dict[str, Any]:
+    """An event of GA4 whose item is a parameter."""
+    item = {"key": "item_id", "value": {"string_value": f"SKU{n * 17 % 20}", "int_value": None}}
+    page = {"key": "page", "value": {"string_value": f"/p/{n}", "int_value": None}}
+    return {**ga4(n), "items": [], "event_params": [page, item]}
+
+
+def basket(n: int) -> dict[str, Any]:
+    """A basket with the ids of its items."""
+    return {"user_id": f"u{n % 40}", "at": SECONDS + n, "items": [f"i{n % 20}", f"i{(n + 3) % 20}"][: n % 3 % 2 + 1]}
+
+
+LOGS = {
+    "ga4": (ga4, "objects (items)"), "segment": (segment, "objects (properties.products)"),
+    "order": (order, "objects (line_items)"), "customer": (customer, "objects (orders.lines)"),
+    "storefront": (storefront, "objects (lineItems.edges)"), "otto": (otto, "objects (events)"),
+    "parameter": (parameter, "objects (event_params)"), "basket": (basket, "ids (items)"),
+}  # fmt: skip
 
 
 def proposed(source: Path) -> Proposal:
@@ -70,15 +111,21 @@ def write_log(folder: Path, kind: str, suffix: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", LOGS)
-@pytest.mark.parametrize("suffix", ["json", "parquet", "duckdb"])
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        *((kind, "json") for kind in LOGS),
+        *((kind, "parquet") for kind in ("ga4", "customer", "basket")),
+        *((kind, "duckdb") for kind in ("segment", "storefront", "parameter")),
+    ],
+)
 def test_nested_items_are_answered_with_the_query_that_flattens_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str
 ) -> None:
     proposal = proposed(write_log(tmp_path, kind, suffix))
     assert proposal.kind == "interactions"
     (gap,) = [gap for gap in proposal.gaps if gap.flag == "--events"]
-    assert gap.what.endswith(f"are in lists of objects ({LOGS[kind][1]})")
+    assert gap.what.endswith(f"are in lists of {LOGS[kind][1]}")
     if suffix == "duckdb":
         query = gap.advice.partition("the query: ")[2]
         surveyed = survey(str(tmp_path / "log.duckdb"), only=(query,))
@@ -93,7 +140,8 @@ def test_nested_items_are_answered_with_the_query_that_flattens_them(
     assert (flat.kind, [gap.flag for gap in flat.gaps if gap.flag]) == ("interactions", [])
     settings = {setting: flat.column("events", setting) for setting in ("user_id", "item_id", "timestamp")}
     assert settings["item_id"] == "item_id"
-    assert settings["user_id"] in ("user_pseudo_id", "userId", "customer.id")
+    assert settings["user_id"] in ("user_pseudo_id", "userId", "customer.id", "customer_id", "session", "user_id")
+    assert settings["timestamp"]
     (tmp_path / "mine.toml").write_text(render_map(flat))
     result = dry_run(interactions(surveyed.source, str(tmp_path / "mine.toml")).ingest)
     assert result.rows_kept["events"] >= 200
@@ -115,6 +163,76 @@ def test_lists_that_are_json_in_a_text(tmp_path: Path, monkeypatch: pytest.Monke
     duckdb.execute(shlex.split(gap.advice.partition("for each item: ")[2])[2])
     flat = proposed(tmp_path / "flat")
     assert (flat.column("events", "item_id"), flat.column("events", "user_id")) == ("item_id", "customer")
+
+
+WRITTEN = {
+    "blanks": "i{a} i{b}", "bars": "i{a}|i{b}", "semicolons": "i{a};i{b}", "Python": "['i{a}', 'i{b}']",
+    "JSON": '[""i{a}"", ""i{b}""]', "Postgres": "{{i{a},i{b}}}", "judged": "N{a}-1 N{b}-0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_ids_in_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    cells = [WRITTEN[kind].format(a=n % 20, b=(n + 3) % 20) for n in range(200)]
+    name = "impressions" if kind == "judged" else "items"
+    rows = [f'u{n % 40},"{cell}",{SECONDS + n}' for n, cell in enumerate(cells)]
+    (tmp_path / "log.csv").write_text("\n".join([f"user_id,{name},at", *rows]))
+    (gap,) = [gap for gap in proposed(tmp_path / "log.csv").gaps if gap.flag == "--events"]
+    (tmp_path / "flat").mkdir()
+    monkeypatch.chdir(tmp_path / "flat")
+    duckdb.execute(shlex.split(gap.advice.partition("for each item: ")[2])[2])
+    flat = proposed(tmp_path / "flat")
+    assert (flat.column("events", "item_id"), flat.table("events").rows) == ("item_id", 400)
+    sign = "N" if kind == "judged" else "i"
+    assert set(flat.survey.values("events", "item_id")) == {f"{sign}{n}" for n in range(20)}
+    assert ("labels.click" in {each.setting for each in flat.column_mappings["events"]}) == (kind == "judged")
+
+
+@pytest.mark.parametrize("item", ["A12-B{n}", "red shoes {n}", "shop|{n}", "{n}.0", "(new) {n}", "Product {n}, blue"])
+def test_ids_of_one_item_are_no_lists(tmp_path: Path, item: str) -> None:
+    rows = [f'u{n % 40},"{item.format(n=n % 20)}",{SECONDS + n}' for n in range(200)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,product,at", *rows]))
+    assert not any("lists of" in gap.what for gap in proposed(tmp_path / "log.csv").gaps)
+
+
+ORDERS = {
+    "Instacart": ("order_id,user_id,order_number", "order_id,product_id,add_to_cart_order", "{n},u{user},{n}"),
+    "a shop": ("id,customer_id,created_at", "order_id,sku,quantity", "{n},u{user},2023-03-28T10:00:00Z"),
+    "sessions": ("session_id,visitor_id,started_at", "session_id,item_id,clicked", "{n},u{user},2023-03-28T10:00:00Z"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("Instacart", "csv"), ("a shop", "parquet"), ("a shop", "duckdb"), ("sessions", "csv")]
+)
+def test_users_and_items_in_two_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str) -> None:
+    orders, lines, row = ORDERS[kind]
+    heads = [row.format(n=1000 + n, user=n % 40) for n in range(200)]
+    rows = [f"{1000 + n},{500 + (n * 3 + k) % 50},{k % 2}" for n in range(200) for k in range(2)]
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, text in (("orders", [orders, *heads]), ("order_lines", [lines, *rows])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(text))
+        table = duckdb.sql(f"FROM read_csv('{tmp_path / name}.csv')")
+        if suffix == "duckdb":
+            with duckdb.connect(str(source / "shop.duckdb")) as db:
+                db.execute(f"CREATE TABLE {name} AS FROM read_csv('{tmp_path / name}.csv')")
+        else:
+            path = str(source / f"{name}.{suffix}")
+            table.write_csv(path) if suffix == "csv" else table.write_parquet(path)
+    (gap,) = [gap for gap in proposed(source).gaps if gap.flag == "--events"]
+    assert f"by {lines.partition(',')[0]}" in gap.what
+    if suffix == "duckdb":
+        query = gap.advice.partition("the query: ")[2]
+        flat = propose(survey(str(source / "shop.duckdb"), only=(query,)), name="mine", time_zone="UTC")
+    else:
+        (tmp_path / "flat").mkdir()
+        monkeypatch.chdir(tmp_path / "flat")
+        duckdb.execute(shlex.split(gap.advice.partition("as one log: ")[2])[2])
+        flat = proposed(tmp_path / "flat")
+    settings = [flat.column("events", setting) for setting in ("user_id", "item_id")]
+    assert settings == [orders.split(",")[1], lines.split(",")[1]]
+    assert flat.table("events").rows == 400
 
 
 def test_lists_in_postgres(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:

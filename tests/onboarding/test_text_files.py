@@ -88,9 +88,7 @@ def test_values_in_single_quotes(tmp_path: Path, name: str) -> None:
     assert (list(table.columns), table.rows) == (["user_id", "item_id", "title"], 40)
 
 
-@pytest.mark.parametrize(
-    ("sign", "hint"), [("||", "sed"), ("::", "sed"), ("   ", "sed"), ("\x01", "delimiter="), ("^", "delimiter=^")]
-)
+@pytest.mark.parametrize(("sign", "hint"), [("   ", "sed"), ("\x01", "delimiter="), ("^", "delimiter=^")])
 def test_what_separates_values_otherwise_is_named(tmp_path: Path, sign: str, hint: str) -> None:
     with pytest.raises(SourceError) as error:
         survey(str(write(tmp_path, {"log.csv": log().replace(",", sign)})))
@@ -98,6 +96,41 @@ def test_what_separates_values_otherwise_is_named(tmp_path: Path, sign: str, hin
     if len(sign) == 1:
         (table,) = survey(str(tmp_path), files=(f"delimiter={sign}",)).tables.values()
         assert list(table.columns) == ["user_id", "item_id", "timestamp"]
+
+
+@pytest.mark.parametrize("sign", ["::", "||", "^|^"])
+def test_delimiters_of_several_characters(tmp_path: Path, sign: str) -> None:
+    (table,) = survey(str(write(tmp_path, {"log.dat": log().replace(",", sign)}))).tables.values()
+    assert (list(table.columns), table.rows) == (["user_id", "item_id", "timestamp"], 40)
+
+
+def test_empty_values_are_no_delimiter_of_two_bars(tmp_path: Path) -> None:
+    rows = "".join(f"{n}|A thing (1995)|01-Jan-1995||u{n % 3}\n" for n in range(40))
+    (table,) = survey(str(write(tmp_path, {"log.txt": "id|title|day|video|user\n" + rows}))).tables.values()
+    assert (list(table.columns), table.rows) == (["id", "title", "day", "video", "user"], 40)
+
+
+CLASSICS = {
+    "u.data": ("19{n}\t242\t3\t881250949", "user_id,item_id,rating,timestamp"),
+    "ratings.dat": ("1{n}::1193::5::978300760", "user_id,item_id,rating,timestamp"),
+    "ratings_Books.csv": ("AH2L9G3DQHH{n},0000000116,4.0,1019865600", "user_id,item_id,rating,timestamp"),
+    "yoochoose-clicks.dat": ("{n},2014-04-07T10:51:09.277Z,214536502,0", "session_id,timestamp,item_id,category"),
+    "movies.dat": ("{n}::Toy Story (1995)::Animation|Comedy", "item_id,title,genres"),
+    "behaviors.tsv": (
+        "{n}\tU13740\t11/11/2019 9:05:58 AM\tN55 N42\tN55-1 N35-0", "impression_id,user_id,time,history,impressions",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASSICS)
+def test_well_known_files_without_a_header_are_refused_with_their_names(tmp_path: Path, name: str) -> None:
+    row, names = CLASSICS[name]
+    source = str(write(tmp_path, {name: "".join(row.replace("{n}", str(n)) + "\n" for n in range(9))}))
+    with pytest.raises(SourceError, match=r"looks like a row|no header") as error:
+        survey(source)
+    assert f"--files names={names}," in error.value.hint
+    (table,) = survey(source, files=(f"names={names}",)).tables.values()
+    assert (list(table.columns), table.rows) == (names.split(","), 9)
 
 
 def test_comments_above_the_header_are_left_out(tmp_path: Path) -> None:

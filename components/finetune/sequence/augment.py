@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.finetune.config import FinetuneConfig
-
-Window = tuple[Any, Any]  # items and ratings, oldest first
+from rankline.train.windows import Window
 
 
 def augment_windows(windows: list[Window], rng: np.random.Generator, config: FinetuneConfig) -> list[Window]:
@@ -44,16 +43,16 @@ def visible_events(
 
 
 def _crop(window: Window, rng: np.random.Generator, share: float) -> Window:
-    items, ratings = window
-    length = max(2, round(len(items) * share))
-    start = int(rng.integers(len(items) - length + 1))
-    return items[start : start + length], ratings[start : start + length]
+    count = len(window[0])
+    length = max(2, round(count * share))
+    start = int(rng.integers(count - length + 1))
+    return tuple(part[start : start + length] for part in window)
 
 
 def _reorder(window: Window, rng: np.random.Generator, share: float) -> Window:
-    items, ratings = window
-    length = min(len(items), max(2, round(len(items) * share)))
-    start = int(rng.integers(len(items) - length + 1))
-    order = np.arange(len(items))
+    count = len(window[0])
+    length = min(count, max(2, round(count * share)))
+    start = int(rng.integers(count - length + 1))
+    order = np.arange(count)
     order[start : start + length] = start + rng.permutation(length)
-    return items[order], ratings[order]
+    return tuple(part[order] for part in window)

@@ -24,7 +24,7 @@ from rankline.text import Tokenizer
 from rankline.train.examples import Examples
 from rankline.train.losses import ItemSampler
 from rankline.train.sampled_items import NO_ITEMS, unique_items
-from rankline.train.windows import Window, pad_windows
+from rankline.train.windows import Window, next_weights, pad_windows
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -49,6 +49,7 @@ class StepInputs:
     items_BL: Ints
     ratings_BL: Ints
     next_BL: Ints
+    weight_BL: Floats | None  # of the next items; None if all weigh alike
     visible_BL: npt.NDArray[np.bool_] | None
     fresh_N: Ints
     masked: MaskedTexts | None
@@ -71,7 +72,7 @@ class StepSampler:
         """Everything random about one step."""
         config = self.config
         items_BL, ratings_BL, next_BL = (part.numpy() for part in pad_windows(batch)) if batch else NO_WINDOWS
-        visible_BL = augment.visible_events([len(items) - 1 for items, _ in batch], items_BL.shape[1], rng, config)
+        visible_BL = augment.visible_events([len(items) - 1 for items, *_ in batch], items_BL.shape[1], rng, config)
         fresh_N, masked = NO_ITEMS, None
         if self.masked_lm is not None:
             known = np.unique(items_BL) if items_BL.size else len(self.data.item_ids)
@@ -81,6 +82,7 @@ class StepSampler:
             items_BL=items_BL,
             ratings_BL=ratings_BL,
             next_BL=next_BL,
+            weight_BL=next_weights(batch),
             visible_BL=visible_BL,
             fresh_N=fresh_N,
             masked=masked,

@@ -194,6 +194,7 @@ class SequenceTrainer(Trainer[list[Window]]):
             next_BL[is_target_BL],
             sampled_S=step.sampled_S,
             probability_I=self.sampler.probability_I,
+            weight_N=None if step.weight_BL is None else step.weight_BL[part][step.next_BL[part] >= 0],
         )
         return loss * share
 

@@ -2,7 +2,10 @@
 
 import csv
 import io
+import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,27 +17,66 @@ from rankline.io.sources import File
 MAX_HEADER_BYTES = 1 << 20
 SAMPLED_RECORDS = 50  # below the first line, which say whether it is one of them
 DELIMITERS = ",;\t|"
-ODD_DELIMITERS = ("||", "::", "\x01", "\x02", "\x1f", "  ", "^", "~")  # refused with what helps
+LONG_DELIMITERS = ("::", "||", "|~|", "~|~", "^|^")
+ODD_DELIMITERS = ("\x01", "\x02", "  ", "^", "~")  # refused with what helps
 # what a name of a column hardly is, and a value often
 VALUE = re.compile(
     r"[+-]?\d[\d.,:/ T_-]*([eE][+-]?\d+)?(Z|[+-]\d\d:?\d\d)?|https?://.*|[\[{].*[\]}]|true|false|null|\\N",
     re.IGNORECASE | re.DOTALL,
 )
 
+_ID, _NUMBER, _TIME = r"[\w.:-]{1,64}", r"\d{1,2}(?:[.]\d+)?", r"\d{9,13}|\d{4}-\d\d-\d\d.*"
+# patterns of the columns of files that are known without a header -> their names
+KNOWN_SHAPES = {
+    f"{_ID} {_ID} {_NUMBER} {_TIME}": "user_id,item_id,rating,timestamp",  # MovieLens, Amazon
+    f"{_ID} {_TIME} {_ID} {_ID}": "session_id,timestamp,item_id,category",  # Yoochoose
+    f"{_ID} {_ID} {_ID} {_TIME}": "user_id,item_id,action,timestamp",
+    rf"\d+ {_ID} .*\d:\d.* .* (?:[^\s-]+-[01]\s*)+": "impression_id,user_id,time,history,impressions",  # MIND
+    r"\d+ .*\(\d{4}\) [\w|'-]+": "item_id,title,genres",  # MovieLens
+    r"\d+ [FM] \d+ \d+ [\w-]+": "user_id,gender,age,occupation,zip_code",
+}
+
 
 @dataclass(frozen=True)
 class Layout:
     """How the records of a CSV file are written."""
 
-    names: list[str]
+    names: list[str]  # empty for a column without one, such as that of a delimiter at the end of every line
     delimiter: str
     quote: str
     has_header: bool  # the stream is behind it
     has_backslash_quotes: bool  # some quotes follow a backslash, though no setting says that it escapes them
 
+    @property
+    def width(self) -> int:
+        """The number of columns up to the last one with a name."""
+        return len(_without_blanks_behind(self.names))
 
-def read_layout(stream: Any, table: str, file: File, settings: TextFiles) -> Layout:
-    """The layout of a CSV file; reads its first record.
+
+def long_delimiter(stream: Any) -> str:
+    """The delimiter of several characters that all first lines have equally often; empty without one."""
+    lines = [line for line in stream.peek(1).decode("utf-8", "ignore").splitlines() if line][:SAMPLED_RECORDS]
+    lines = lines[:-1] or lines  # the last one may be cut off
+
+    def share(sign: str) -> int:
+        counts = {line.count(sign) for line in lines}
+        return counts.pop() if len(counts) == 1 else 0
+
+    single = max(map(share, DELIMITERS))
+    for sign in LONG_DELIMITERS:
+        is_alone = not any("|" in line.replace(sign, "") for line in lines) or "|" not in sign
+        if is_alone and share(sign) and (share(sign) >= single or "|" in sign):
+            return sign
+    return ""
+
+
+def _without_blanks_behind(values: Sequence[str]) -> Sequence[str]:
+    """The values without the empty ones at the end."""
+    return values[: max((place for place, value in enumerate(values, start=1) if value.strip()), default=0)]
+
+
+def read_layout(stream: Any, table: str, file: File, settings: TextFiles, *, written: str = "") -> Layout:
+    """The layout of a CSV file; reads its first record. ``written`` is what the delimiter of the stream stands for.
 
     Raises:
         SourceError: the first line does not name every column once, or it looks like a row.
@@ -51,45 +93,56 @@ def read_layout(stream: Any, table: str, file: File, settings: TextFiles) -> Lay
     delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, quote).count)
     if not settings.delimiter:
         _refuse_odd_delimiter(header, file)
-    first = [] if _is_open(header, quote) else next(iter(_records(header, delimiter, quote)), [])
+    first = [] if _is_open(header, quote) else next(iter(records(header, delimiter, quote)), [])
     first = [re.sub(r"\s*[\r\n]\s*", " ", plain(name).strip()) for name in first]
     ahead = str(stream.peek(1).decode("utf-8", "ignore"))
+    below = records(ahead, delimiter, quote)
     names = list(settings.names.get(table, ()))
     if not names and not settings.header:
         names = [f"c{position}" for position in range(1, len(first) + 1)]
     layout = Layout(
-        names=names or first,
+        names=_with_blanks_behind(names or first, below),
         delimiter=delimiter,
         quote=quote,
-        has_header=not names or first == names,  # of a folder's files the first may have one
+        # of a folder's files the first may have one
+        has_header=not names or list(_without_blanks_behind(first)) == names,
         has_backslash_quotes=not settings.escape and bool(quote) and has_backslash_quotes(header + "\n" + ahead),
     )
-    if names and first and len(names) != len(first):
+    shown = repr((header.replace(delimiter, written) if written else header)[:80])
+    if names and first and (len(first) < len(names) or any(first[len(names) :])):
         raise SourceError(
             f"a CSV file has another number of columns than ingest.files.names of {table}",
             expected=f"{len(names)} columns: {', '.join(names)[:120]}",
-            found=f"{len(first)}, in {header[:80]!r}",
+            found=f"{len(first)}, in {shown}",
             where=file.path,
             hint="name every column once, in their order; set ingest.files.delimiter if it was not recognized",
         )
-    if not any(layout.names) or len(set(layout.names)) < len(layout.names):
+    _check_header(layout, [first, *below], is_named=bool(names), naming=(table, file, shown))
+    return layout
+
+
+def _check_header(layout: Layout, rows: list[list[str]], *, is_named: bool, naming: tuple[str, File, str]) -> None:
+    """Check that the names of the columns are different, and no row."""
+    table, file, shown = naming
+    expected = "column names in the first line"
+    if not layout.width or len(set(layout.names[: layout.width])) < layout.width:
         raise SourceError(
             "a CSV file has no header that names every column once",
-            expected="column names in the first line",
-            found=repr(header[:80]),
+            expected=expected,
+            found=shown,
             where=file.path,
             hint="write such a header; set ingest.files.quote='' if quotes enclose nothing; if the first line is a "
-            f"row, {_naming(table)}",
+            f"row, {_naming(table, rows)}",
         )
-    if not names and _looks_like_a_row(first, _records(ahead, delimiter, quote)):
+    first, *below = rows
+    if not is_named and _looks_like_a_row(first, [row[: len(first)] for row in below if not any(row[len(first) :])]):
         raise SourceError(
             "the first line of a CSV file looks like a row, not like the names of the columns",
-            expected="column names in the first line",
-            found=repr(header[:80]),
+            expected=expected,
+            found=shown,
             where=file.path,
-            hint=_naming(table),
+            hint=_naming(table, rows),
         )
-    return layout
 
 
 def _has_more_values(stream: Any, line: str) -> bool:
@@ -101,9 +154,9 @@ def _has_more_values(stream: Any, line: str) -> bool:
 
 def _refuse_odd_delimiter(header: str, file: File) -> None:
     sign = next((each for each in ODD_DELIMITERS if each in header), "")
-    if not sign or (sign != "||" and any(each in header for each in DELIMITERS)):
+    if not sign or any(each in header for each in DELIMITERS):
         return
-    named = {"\x01": "\\x01", "\x02": "\\x02", "\x1f": "\\x1f"}.get(sign, sign)
+    named = {"\x01": "\\x01", "\x02": "\\x02"}.get(sign, sign)
     one_sign = f"set ingest.files.delimiter to it (`rankline init`: --files $'delimiter={named}')"
     raise SourceError(
         "the values of a CSV file are separated in another way",
@@ -119,11 +172,32 @@ def has_backslash_quotes(text: str) -> bool:
     return re.search(rf'(?:^|[{DELIMITERS}\r\n])"[^"\r\n]*\\"(?=[^"{DELIMITERS}\r\n])', text) is not None
 
 
-def _naming(table: str) -> str:
+def _with_blanks_behind(names: list[str], below: list[list[str]]) -> list[str]:
+    """The names, with an empty one for each delimiter that most lines below end with."""
+    widths = Counter(len(row) for row in below if not any(cell.strip() for cell in row[len(names) :]))
+    width = widths.most_common(1)[0][0] if widths else 0
+    return names + [""] * (width - len(names))
+
+
+def _naming(table: str, rows: list[list[str]]) -> str:
+    """How to name the columns of a file without a header, with the names that well-known files have."""
+    rows = [row for row in map(list, map(_without_blanks_behind, rows)) if len(row) == len(rows[0])]
+    for shape, known in KNOWN_SHAPES.items():
+        patterns = shape.split(" ")
+        if rows and len(rows[0]) == len(patterns) and all(_fits(row, patterns) for row in rows[:-1] or rows):
+            return (
+                f"name the columns, which may be {known}: "
+                f'ingest.files.names={{"{table}": {json.dumps(known.split(","))}}} '
+                f"(`rankline init`: --files names={known}, or names:FILE={known} for one of several)"
+            )
     return (
         f'name the columns in their order: ingest.files.names={{"{table}": ["…", "…"]}} '
-        "(`rankline init`: --files names=…,…)"
+        "(`rankline init`: --files names=…,…, or names:FILE=… for one of several)"
     )
+
+
+def _fits(row: list[str], patterns: list[str]) -> bool:
+    return all(re.fullmatch(pattern, cell.strip()) for pattern, cell in zip(patterns, row, strict=True))
 
 
 def _default_quote(stream: Any, delimiter: str) -> str:
@@ -164,18 +238,18 @@ def _read_line(stream: Any) -> str:
     return str(stream.read(end.end() if end else len(ahead)).decode())
 
 
-def _records(text: str, delimiter: str, quote: str) -> list[list[str]]:
+def records(text: str, delimiter: str, quote: str) -> list[list[str]]:
     """The first records of a text; the last one may be cut off."""
-    records: list[list[str]] = []
+    read: list[list[str]] = []
     options: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     try:
         for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **options):
-            records += [record] if record else []
-            if len(records) > SAMPLED_RECORDS:
+            read += [record] if record else []
+            if len(read) > SAMPLED_RECORDS:
                 break
     except csv.Error:  # a cell beyond the csv module's limit
         pass
-    return records
+    return read
 
 
 def _looks_like_a_row(first: list[str], records: list[list[str]]) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 from components.ingest.config import IngestConfig
 from components.ingest.readers import escapes, text_stream
-from components.ingest.readers.csv_layout import Layout, read_layout
+from components.ingest.readers.csv_layout import Layout, long_delimiter, read_layout, records
 from components.ingest.readers.parts import Column, Part, json_object
-from components.ingest.readers.text_stream import encoding_check, open_text
+from components.ingest.readers.text_stream import SEPARATOR, encoding_check, nul_check, open_text
 from rankline.errors import SourceError
 from rankline.io.sources import File
 from rankline.io.sql import literal
@@ -28,19 +28,26 @@ def csv_part(table: str, file: File, config: IngestConfig) -> Part:
     import pyarrow as pa
 
     settings = config.files
-    stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape)
-    layout = read_layout(stream, table, file, settings)
+    stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape, delimiter=settings.delimiter)
+    long = settings.delimiter if settings.delimiter else long_delimiter(stream)
+    if len(long) > 1:
+        stream.close()
+        stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape, delimiter=long)
+        settings = settings.model_copy(update={"delimiter": SEPARATOR, "quote": settings.quote or ""})
+    layout = read_layout(stream, table, file, settings, written=long if len(long) > 1 else "")
     if not layout.has_header:  # the first line is a row
         stream.close()
-        stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape)
+        stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape, delimiter=long)
     cells = [f"c{position}" for position in range(len(layout.names))]
     schema = pa.schema(
         [("row", pa.int64()), ("raw", pa.string()), ("broken", pa.string()), *((cell, pa.string()) for cell in cells)]
     )
     values = [escapes.unescaped(cell) if settings.escape else cell for cell in cells]
+    text = f"coalesce(raw, concat_ws(' ', {', '.join(cells)}))"
     checks = [
+        nul_check(text),
         *((f"broken = {literal(reason)}", reason) for reason in (WRONG_NUMBER, UNCLOSED_QUOTE)),
-        encoding_check(settings.encoding, f"coalesce(raw, concat_ws(' ', {', '.join(cells)}))"),
+        encoding_check(settings.encoding, text),
     ]
     if layout.has_backslash_quotes:
         ends = " OR ".join(rf"regexp_matches({cell}, '\\[^\"]*\"$')" for cell in cells)
@@ -51,7 +58,8 @@ def csv_part(table: str, file: File, config: IngestConfig) -> Part:
         columns={name: Column(value, "text") for name, value in zip(layout.names, values, strict=True) if name},
         schema=schema,
         batches=_record_batches(stream, schema, cells, layout, file.path),
-        raw=f"coalesce(raw, {json_object(dict(zip(layout.names, values, strict=True)))})",
+        raw=f"coalesce(replace(raw, {literal(SEPARATOR)}, {literal(long)}), "
+        f"{json_object(dict(zip(layout.names, values, strict=True)))})",
         checks=tuple(checks),
         split=file.split,
         bytes_read=bytes_read,
@@ -111,6 +119,7 @@ def _batch_rows(batch: Any, broken: list[Any], numbers: _RowNumbers, schema: Any
     numbers.next_record = max(first, *(int(each[-1]) + 1 for each in (records, broken_records) if len(each)), 0)
     lines = {record.number: _lines(record.text) for record in broken}
     unclosed = {number for number, each in lines.items() if _are_records(each, layout)}
+    whole = {number: cells for number, each in lines.items() if (cells := _with_blanks(each, layout))}
     swallowing = {int(records[place]): _lines(text) for place, text in _swallowed(batch, layout)}
     lines |= swallowing
     unclosed |= set(swallowing)
@@ -119,6 +128,9 @@ def _batch_rows(batch: Any, broken: list[Any], numbers: _RowNumbers, schema: Any
     rows: list[dict[str, Any]] = []
     before = numbers.extra
     for number in sorted(lines):
+        if number in whole:
+            rows.append({"row": number + numbers.extra, **whole[number]})
+            continue
         split = lines[number] if number in unclosed else ["\n".join(lines[number])]
         reason = UNCLOSED_QUOTE if number in unclosed else WRONG_NUMBER
         rows += [
@@ -133,6 +145,16 @@ def _batch_rows(batch: Any, broken: list[Any], numbers: _RowNumbers, schema: Any
     yield table
     if rows:
         yield pa.Table.from_pylist(rows, schema=schema)
+
+
+def _with_blanks(lines: list[str], layout: Layout) -> dict[str, str]:
+    """The cells of a record with more or fewer empty values at its end than others; none if it has other faults."""
+    if len(lines) > 1:
+        return {}
+    (values, *_) = records(lines[0], layout.delimiter, layout.quote) or [[]]
+    if len(values) < layout.width or any(value.strip() for value in values[layout.width :]):
+        return {}
+    return {f"c{position}": value for position, value in enumerate(values[: len(layout.names)])}
 
 
 def _swallowed(batch: Any, layout: Layout) -> Iterator[tuple[int, str]]:

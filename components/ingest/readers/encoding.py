@@ -58,8 +58,10 @@ def guess_encoding(sample: bytes) -> EncodingGuess:
     """The encoding of a text file, from its first bytes."""
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _certain("utf-16")
-    if b"\x00" in sample:  # UTF-16 without a byte order mark, or no text at all
-        return _other_script(sample)
+    if b"\x00" in sample:
+        if not has_few_nuls(sample):  # UTF-16 without a byte order mark, or no text at all
+            return _other_script(sample)
+        sample = sample.replace(b"\x00", b"")
     if sample.isascii():
         return _certain("ascii")
     if is_utf8(sample) or _is_utf8_mostly(sample):
@@ -73,6 +75,12 @@ def guess_encoding(sample: bytes) -> EncodingGuess:
     fits = tuple(name for name, share in shares.items() if share >= best - MARGIN)
     rest = sorted((name for name in shares if name not in fits), key=lambda name: -shares[name])
     return EncodingGuess((*fits, *(name for name in rest if shares[name] >= PLAUSIBLE)), fits)
+
+
+def has_few_nuls(sample: bytes) -> bool:
+    """Whether few lines have bytes of zeros: those that a crash left at the end, or single values."""
+    lines = sample.rstrip(b"\x00").splitlines()
+    return len(lines) > 1 and sum(b"\x00" in line for line in lines) <= (1 - MOSTLY) * len(lines)
 
 
 def is_utf8(sample: bytes) -> bool:

@@ -45,7 +45,11 @@ def json_part(table: str, file: File, config: IngestConfig) -> Part:
         raw="raw",
         relation=f"(SELECT *, {cells} AS cell "
         f"FROM (SELECT *, {object_sql} AS object FROM arriving WHERE trim(raw) <> ''))",
-        checks=(text_stream.encoding_check(settings.encoding), ("object IS NULL", "not a JSON object")),
+        checks=(
+            text_stream.encoding_check(settings.encoding),
+            text_stream.nul_check(),
+            ("object IS NULL", "not a JSON object"),
+        ),
         split=file.split,
         bytes_read=bytes_read,
         size=file.size(),

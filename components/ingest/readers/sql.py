@@ -20,6 +20,7 @@ from rankline.io.sources import Files, is_file_database, postgres
 from rankline.io.sql import identifier, is_single_select, source_database
 
 FETCH_ROWS = 1 << 14  # rows fetched at once
+TEXT_TYPES = ("BIT", "TIME WITH TIME ZONE", "VARIANT", "GEOMETRY")  # of DuckDB, which arrive as text
 
 
 def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
@@ -43,12 +44,20 @@ def _duckdb(config: IngestConfig) -> Iterator[Part]:
             kinds = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE {query}").fetchall()}
             bounds = _window_condition(config, table, kinds)
             outside = _rows_outside_window(db, query, bounds)
+            query = _with_plain_types(query, kinds)
             schema = db.sql(f"SELECT * FROM ({query}) AS source LIMIT 0").to_arrow_reader(FETCH_ROWS).schema
             selected = selected_columns(schema, config)
             select_list = ", ".join(map(identifier, selected)) or "1"
             reader = db.sql(f"SELECT {select_list} FROM ({query}) AS source{bounds}").to_arrow_reader(FETCH_ROWS)
             where = f"{config.source}, {location}"
             yield typed_part(table, where, schema, _batches(reader, config), selected=selected, outside_window=outside)
+
+
+def _with_plain_types(query: str, kinds: dict[str, str]) -> str:
+    """A query with the columns as text that lose what they say on the way to Arrow: bits, and the zone of a clock."""
+    as_text = [name for name, kind in kinds.items() if kind.startswith(TEXT_TYPES)]
+    casts = ", ".join(f"CAST({identifier(name)} AS VARCHAR) AS {identifier(name)}" for name in as_text)
+    return f"SELECT * REPLACE ({casts}) FROM ({query})" if casts else query
 
 
 def _not_one_query(table: str, location: str) -> SourceError:

@@ -13,7 +13,7 @@ from rankline.io.sources import File, Files
 from rankline.io.sql import literal
 
 READERS: dict[str, Callable[[str, File, IngestConfig], Part]] = {
-    **dict.fromkeys(("csv", "tsv", "txt"), csv_part),
+    **dict.fromkeys(("csv", "tsv", "txt", "dat", "data", "tab", "psv"), csv_part),
     **dict.fromkeys(("jsonl", "ndjson", "json"), json_part),
     **dict.fromkeys(("parquet", "pq"), parquet_part),
 }

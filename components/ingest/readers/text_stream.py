@@ -19,6 +19,8 @@ MAGIC = {
     b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"PK\x03\x04": "zip", b"PAR1": "parquet",
 }  # fmt: skip
 REPLACEMENT_CHARACTER = chr(0xFFFD)  # stands for bytes that cannot be decoded
+SEPARATOR = "\x1f"  # stands for a delimiter of several characters
+NUL = "NUL bytes"  # the reason for which a row with such a byte is rejected
 
 
 class Utf8Stream(io.RawIOBase):
@@ -44,6 +46,33 @@ class Utf8Stream(io.RawIOBase):
         return count
 
 
+class SeparatedStream(io.RawIOBase):
+    """A stream of UTF-8 in which one character stands for a delimiter of several."""
+
+    def __init__(self, stream: Any, delimiter: str) -> None:
+        self._stream = stream
+        self._delimiter = delimiter.encode()
+        self._buffer = self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._buffer:
+            block = self._stream.read(len(buffer))
+            *before, last = (self._rest + block).split(self._delimiter)
+            begins = [last.endswith(self._delimiter[:size]) for size in range(len(self._delimiter))]
+            held = max(size for size, begun in enumerate(begins) if begun) if block else 0
+            self._rest = last[len(last) - held :]  # may be the beginning of another delimiter
+            self._buffer = SEPARATOR.encode().join([*before, last[: len(last) - held]])
+            if not block:
+                break
+        count = min(len(buffer), len(self._buffer))
+        buffer[:count] = self._buffer[:count]
+        self._buffer = self._buffer[count:]
+        return count
+
+
 def decompressed(file: File, stored: IO[bytes]) -> Any:
     """The bytes of a file, without its compression."""
     import pyarrow as pa
@@ -55,8 +84,12 @@ def decompressed(file: File, stored: IO[bytes]) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(stored, "r"), name)
 
 
-def open_text(file: File, encoding: str, escape: str = "") -> tuple[io.BufferedReader, Callable[[], int]]:
-    """A text file as UTF-8, and a function that returns the bytes read so far; escaped characters are private ones.
+def open_text(
+    file: File, encoding: str, escape: str = "", delimiter: str = ""
+) -> tuple[io.BufferedReader, Callable[[], int]]:
+    """A text file as UTF-8, and a function that returns the bytes read so far.
+
+    Escaped characters are private ones; a ``delimiter`` of several characters is SEPARATOR.
 
     Raises:
         SourceError: it is not compressed as its name says, or its first megabyte is clearly in another encoding.
@@ -72,6 +105,8 @@ def open_text(file: File, encoding: str, escape: str = "") -> tuple[io.BufferedR
     stream: io.RawIOBase = Utf8Stream(decompressed(file, stored), encoding)
     if escape:
         stream = EscapedStream(io.BufferedReader(stream, SAMPLE_BYTES), escape)
+    if len(delimiter) > 1:
+        stream = SeparatedStream(io.BufferedReader(stream, SAMPLE_BYTES), delimiter)
     return io.BufferedReader(stream, SAMPLE_BYTES), stored.tell
 
 
@@ -96,6 +131,11 @@ def line_schema() -> Any:
 def encoding_check(encoding: str, raw: str = "raw") -> tuple[str, str]:
     """The check that a row could be decoded."""
     return f"contains({raw}, chr({ord(REPLACEMENT_CHARACTER)}))", f"not {encoding.upper()}"
+
+
+def nul_check(raw: str = "raw") -> tuple[str, str]:
+    """The check that a row has no byte of zeros, which a crash or a fixed width leaves in text."""
+    return f"contains({raw}, chr(0))", NUL
 
 
 def _check_file_name(file: File) -> None:

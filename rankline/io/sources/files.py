@@ -30,8 +30,8 @@ class File(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The suffix without that of a compression: csv, parquet, jsonl..."""
-        names = [part.lower() for part in self.path.rsplit("/", 1)[-1].split(".")]
+        """The suffix without that of a compression: csv, parquet, jsonl...; empty without one."""
+        names = [part.lower() for part in self.path.rsplit("/", 1)[-1].split(".")[1:]]
         return next((name for name in reversed(names) if name not in COMPRESSION_SUFFIXES), "")
 
     def open_stored(self) -> IO[bytes]:
