@@ -50,8 +50,8 @@ class Log:
         """[n] the position of the first event of each event's basket: the user's events of the same time."""
         begins = np.ones(len(self.users), bool)
         begins[1:] = (self.users[1:] != self.users[:-1]) | (self.time_us[1:] != self.time_us[:-1])
-        starts: Ints = np.flatnonzero(begins)
-        return starts[np.cumsum(begins) - 1]
+        starts: Ints = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+        return starts
 
     @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:

@@ -21,13 +21,13 @@ LINES = f"""
 """
 # a line that is entered twice is one purchase of both quantities
 SOLD = """
-    SELECT customer, sku, min(bought_at) AS bought_at, invoice, sum(quantity)::INTEGER AS quantity, 0 AS returned,
+    SELECT customer, sku, min(bought_at) AS bought_at, invoice, sum(quantity)::INTEGER AS quantity, 'purchase' AS kind,
         avg(unit_price) AS unit_price
     FROM sold WHERE customer IS NOT NULL GROUP BY customer, sku, invoice
 """
 # a credit note says what came back, not which invoice it was on
 RETURNED = """
-    SELECT customer, sku, min(bought_at) AS bought_at, invoice, sum(quantity)::INTEGER AS quantity, 1 AS returned,
+    SELECT customer, sku, min(bought_at) AS bought_at, invoice, sum(quantity)::INTEGER AS quantity, 'return' AS kind,
         avg(unit_price) AS unit_price
     FROM lines WHERE customer IS NOT NULL AND invoice LIKE 'C%' AND quantity < 0 GROUP BY customer, sku, invoice
 """
@@ -50,7 +50,7 @@ CUSTOMERS = """
 def write_tables(source: Path, folder: Path) -> None:
     """Write events.parquet, items.parquet and customers.parquet from the invoices in the folder ``source``.
 
-    An event is a product on an invoice or on a credit note (`returned`). Lines without a customer have nobody who could
+    An event is a product on an invoice or on a credit note (`kind`). Lines without a customer have nobody who could
     be asked about, and are left out. The price of an item is the last one it was sold at.
     """
     with memory_database(memory_mb=MEMORY_MB) as db:

@@ -192,12 +192,12 @@ def invoices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_invoices_become_purchases_and_returns(invoices: Path, tmp_path: Path) -> None:
     folder = fetch(f"retail={invoices}", tmp_path / "ws", say=quietly)
     events = pq.read_table(folder / "events.parquet").to_pylist()
-    names = ("customer", "sku", "invoice", "quantity", "returned")
+    names = ("customer", "sku", "invoice", "quantity", "kind")
     assert [tuple(each[name] for name in names) for each in events] == [
-        ("17850", "85123A", "536365", 12, 0),
-        ("12583", "22728", "536370", 2, 0),
-        ("17850", "22728", "536380", 1, 0),
-        ("12583", "22728", "C536391", -2, 1),
+        ("17850", "85123A", "536365", 12, "purchase"),
+        ("12583", "22728", "536370", 2, "purchase"),
+        ("17850", "22728", "536380", 1, "purchase"),
+        ("12583", "22728", "C536391", -2, "return"),
     ]  # fmt: skip
     items = {each["sku"]: each for each in pq.read_table(folder / "items.parquet").to_pylist()}
     assert (items["22728"]["name"], items["22728"]["price"]) == ("ALARM CLOCK PINK", 4.25)  # the most used, the last
