@@ -102,7 +102,7 @@ def _feedback(db: Any, events: pa.Table, order: Ints, item_ids: pa.ChunkedArray)
 
 def log_split(log: Log, config: FeaturizeConfig) -> Split:
     """Split the log as the settings say."""
-    settings = {
+    settings: dict[str, Any] = {
         "min_history": config.min_history,
         "per_user": config.train_requests_per_user,
         "baskets": config.baskets,
