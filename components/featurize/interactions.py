@@ -109,7 +109,7 @@ def log_split(log: Log, config: FeaturizeConfig) -> Split:
     }
     if config.split == "leave_last_out":
         return split.leave_last_out(log, **settings)
-    return split.time_cut(log, **_cut_times(log, config), **settings)
+    return split.time_cut(log, **settings, **_cut_times(log, config))
 
 
 def basket_warning(share: float) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def basket_warning(share: float) -> dict[str, Any]:
     }
 
 
-def _cut_times(log: Log, config: FeaturizeConfig) -> dict[str, int]:
+def _cut_times(log: Log, config: FeaturizeConfig) -> dict[str, Any]:
     if not len(log.time_us):
         return dict.fromkeys(("cut", "valid_until", "test_until"), 0)
     if config.cut is None or config.valid_until is None:
