@@ -39,7 +39,11 @@ MapFile = Annotated[
 ]
 Settings = Annotated[
     list[str],
-    typer.Option("--set", "-s", help="Change one setting: section.setting=value, such as finetune.epochs=3."),
+    typer.Option(
+        "--set",
+        "-s",
+        help="Change one setting: section.setting=value, such as finetune.epochs=3; or @FILE, with tables of sections.",
+    ),
 ]
 Runner = Annotated[
     Literal["local", "docker"],

@@ -119,7 +119,8 @@ def _load_module(name: str) -> Any:
 def change(recipe: Recipe, settings: Sequence[str], *, name: str = "") -> Recipe:
     """The recipe with single settings changed, each given as ``section.setting=value``; the value is JSON or text.
 
-    ``section=@file`` takes the settings of a section from a TOML or JSON file, such as a policy for ``decide``.
+    ``section=@file`` takes the settings of a section from a TOML or JSON file, such as a policy for ``decide``;
+    ``@file`` those of all the sections that are tables in it.
     ``name`` is what the recipe was loaded by, for messages.
 
     Raises:
@@ -127,6 +128,10 @@ def change(recipe: Recipe, settings: Sequence[str], *, name: str = "") -> Recipe
     """
     values, texts = as_dict(recipe), dict[tuple[str, ...], str]()
     for setting in settings:
+        if setting.startswith("@"):
+            for section, of_section in _sections(setting[1:], values).items():
+                values[section] |= of_section
+            continue
         path, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting} has no value", expected="section.setting=value", found=setting)
@@ -260,6 +265,16 @@ def ingest_config(path: str, map: str, *, tables: dict[str, str], columns: dict[
             where=map,
             hint=problem.hint or "`rankline recipes show interactions ingest` lists every setting of a source",
         ) from error
+
+
+def _sections(path: str, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Section -> its settings in a file of several sections."""
+    sections = read_settings(path, section="settings")
+    for name, of_section in sections.items():
+        if not isinstance(values.get(name), dict) or not isinstance(of_section, dict):
+            known = [each for each, value in values.items() if isinstance(value, dict)]
+            _refuse(name, known, f"@{path}")
+    return sections
 
 
 def read_settings(path: str, *, section: str) -> dict[str, Any]:

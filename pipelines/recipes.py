@@ -7,6 +7,7 @@ A recipe starts from another and changes a few settings. `--recipe my_module:my_
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from components.distill.config import DistillConfig
@@ -277,9 +278,79 @@ def ads() -> Recipe:
     )  # fmt: skip
 
 
+def retail(path: str = "") -> Recipe:
+    """A year of a real gift shop, Online Retail: what is on the customer's next invoice; `--source` names its folder.
+
+    All lines of an invoice have one time, so a request is made before the invoice and asks for all of its new products.
+    A returned line is a negative of its credit note. A benchmark: the file is yours to get, the time from the autumn on
+    is unlike the rest of the year, and products change their prices.
+    """
+    return Recipe(
+        name="retail",
+        description="A benchmark: a real gift shop's invoices and returns (Online Retail), what is bought next.",
+        material=(f"retail={path}" if path else "retail", "minilm"),
+        ingest=IngestConfig(
+            source=f"{WORKSPACE_PLACEHOLDER}/material/retail",
+            format="tables",
+            tables=Tables(events="events.parquet", items="items.parquet", users="customers.parquet"),
+            columns=change_of(
+                EMPTY_COLUMNS,
+                user_id="customer", item_id="sku", timestamp="bought_at", time_zone="Europe/London",
+                request_id="invoice", event_type="kind",
+                event_types={"purchase": "purchase", "return": "returned"}, title="name", price="price",
+                user_attributes=("country",), event_numbers=("quantity", "unit_price"),
+            ),
+            labels={"purchase": Label(), "returned": Label(weight=-1)},
+        ),
+        validate=ValidateConfig(profile_name="retail", min_items=1000, min_users=1000, min_events=10_000),
+        featurize=FeaturizeConfig(baskets=True, train_requests_per_user=20),
+        finetune=change_of(MINILM_FINETUNE, epochs=30, evaluate_every=10),
+        distill=DistillConfig(epochs=30),
+        export=ExportConfig(recipe="retail", catalogue="retail"),
+        decide=DecideConfig(must_beat=["popularity", "item_knn"], margin=0.15),
+    )  # fmt: skip
+
+
+def grocery() -> Recipe:
+    """Households of a grocery chain, Complete Journey: which coupon a household redeems, from what it bought.
+
+    The coupons of a campaign are the exposures of its households. The heads of the labels learn from the campaigns
+    between the cut and the test window.
+    """
+    return Recipe(
+        name="grocery",
+        description="A benchmark: a grocery chain's purchases and coupons (Complete Journey), what is redeemed.",
+        material=("grocery", "minilm"),
+        ingest=IngestConfig(
+            source=f"{WORKSPACE_PLACEHOLDER}/material/grocery",
+            format="tables",
+            tables=Tables(events="events.parquet", items="items.parquet", users="households.parquet"),
+            columns=change_of(
+                EMPTY_COLUMNS,
+                user_id="household", item_id="item", timestamp="happened_at", time_zone="UTC", known_at="known_at",
+                request_id="request", event_type="kind",
+                event_types={"purchase": "purchase", "redeemed": "redeemed", "shown": "impression"}, title="name",
+                category="tags", item_attributes=("item_kind",),
+                user_attributes=("age", "income", "household_size", "kids_count"),
+            ),
+            labels={"purchase": Label(type="count"), "redeemed": Label()},
+        ),
+        validate=ValidateConfig(profile_name="grocery", min_items=1000, min_users=500, min_events=100_000),
+        featurize=FeaturizeConfig(
+            split="time_cut", cut=datetime(2017, 5, 15, tzinfo=UTC), valid_until=datetime(2017, 10, 10, tzinfo=UTC),
+            baskets=True, affinity_categories=100,
+        ),
+        finetune=change_of(MINILM_FINETUNE, epochs=20, evaluate_every=5),
+        distill=DistillConfig(epochs=20, label_epochs=30, label_dropout=0.1),
+        export=ExportConfig(recipe="grocery", catalogue="grocery"),
+        evaluate=EvaluateConfig(slices=("item.item_kind=coupon",)),
+        decide=DecideConfig(must_beat=["popularity"], margin=0.15, ceilings={"redeemed.ece": 0.01}),
+    )  # fmt: skip
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "smoke": smoke, "movielens": movielens, "faq": faq, "search": search, "labels": labels,
-    "interactions": interactions, "shop": shop, "ads": ads,
+    "interactions": interactions, "shop": shop, "ads": ads, "retail": retail, "grocery": grocery,
 }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def _profile_of_recipe(recipe: Recipe, workspace: Path) -> Profile:
     from rankline.io.sources import mask_passwords
 
     for name in recipe.material:
-        if recipe.ingest.source.startswith(f"{WORKSPACE_PLACEHOLDER}/material/{packaged.ASSETS[name][0]}"):
+        if recipe.ingest.source.startswith(str(packaged.asset_folder(name, Path(WORKSPACE_PLACEHOLDER)))):
             packaged.fetch(name, workspace, say=lambda line: typer.echo(line, err=True))
     config = IngestConfig(**step_settings(recipe, str(workspace))["ingest"])
     return profile_source(config, EchoedProgress()).model_copy(update={"where": mask_passwords(config.source)})

@@ -16,6 +16,11 @@ class FeaturizeConfig(FrozenModel):
         "leave_last_out",
         description="leave_last_out holds out each user's last two events, time_cut everything after a time.",
     )
+    baskets: bool = Field(
+        False,
+        description="The events of a user at one time are one order: a request is made before all of them, and asks "
+        "for all of its new items; leave_last_out then holds out whole orders.",
+    )
     train_share: float = Field(
         0.8,
         gt=0,

@@ -20,6 +20,8 @@ from components.featurize.split import Ints, Log, Split
 from rankline import contracts
 from rankline.errors import TooSmall, ValidationFailed
 
+WITHIN_BASKETS = 0.5  # share of the test requests from which on featurize warns that they ask for lines of an order
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -100,13 +102,28 @@ def _feedback(db: Any, events: pa.Table, order: Ints, item_ids: pa.ChunkedArray)
 
 def log_split(log: Log, config: FeaturizeConfig) -> Split:
     """Split the log as the settings say."""
-    settings = {"min_history": config.min_history, "per_user": config.train_requests_per_user}
+    settings: dict[str, Any] = {
+        "min_history": config.min_history,
+        "per_user": config.train_requests_per_user,
+        "baskets": config.baskets,
+    }
     if config.split == "leave_last_out":
         return split.leave_last_out(log, **settings)
-    return split.time_cut(log, **_cut_times(log, config), **settings)
+    return split.time_cut(log, **settings, **_cut_times(log, config))
 
 
-def _cut_times(log: Log, config: FeaturizeConfig) -> dict[str, int]:
+def basket_warning(share: float) -> dict[str, Any]:
+    """What the step's result says of a split that asks for the next line of an order; nothing where it hardly does."""
+    if share < WITHIN_BASKETS:
+        return {}
+    return {
+        "warning": f"{share:.0%} of the test requests ask for the next line of an order: their history has events of "
+        "the same time. What is measured is not what a user orders next: set featurize.baskets=true, or "
+        "featurize.split=time_cut"
+    }
+
+
+def _cut_times(log: Log, config: FeaturizeConfig) -> dict[str, Any]:
     if not len(log.time_us):
         return dict.fromkeys(("cut", "valid_until", "test_until"), 0)
     if config.cut is None or config.valid_until is None:
@@ -119,7 +136,8 @@ def _cut_times(log: Log, config: FeaturizeConfig) -> dict[str, int]:
 
 def split_definition(log: Log, config: FeaturizeConfig) -> dict[str, Any]:
     """How the log was split, with the times in use."""
-    settings = config.model_dump(mode="json", include={"split", "min_history", "train_requests_per_user", "seed"})
+    names = {"split", "min_history", "train_requests_per_user", "seed", *(["baskets"] if config.baskets else [])}
+    settings = config.model_dump(mode="json", include=names)
     if config.split == "leave_last_out":
         return settings
     return {**settings, **{name: iso(time) for name, time in _cut_times(log, config).items()}}

@@ -46,6 +46,14 @@ class Log:
         return np.searchsorted(self.users, self.users)
 
     @cached_property
+    def basket_starts(self) -> Ints:
+        """[n] the position of the first event of each event's basket: the user's events of the same time."""
+        begins = np.ones(len(self.users), bool)
+        begins[1:] = (self.users[1:] != self.users[:-1]) | (self.time_us[1:] != self.time_us[:-1])
+        starts: Ints = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+        return starts
+
+    @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:
         """[n] ``time_us`` in unix seconds."""
         return self.time_us / 1e6
@@ -161,10 +169,20 @@ def known_between(log: Log, starts: Ints, ends: Ints, time_us: Ints) -> Lists:
     return Lists(np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
 
 
-def _single_target_requests(log: Log, split: int, position: Ints) -> Requests:
-    """Requests whose only target is the event they are made at."""
-    count = len(position)
-    return Requests(np.full(count, split), position, known_before(log, position), Lists(position, np.arange(count + 1)))
+def _requests_at(log: Log, split: int, position: Ints, targets: Ints, starts: Ints) -> Requests:
+    """Requests at some events, ascending; their targets are those of the events ``targets`` that begin there.
+
+    ``starts`` [n] says where each event begins: at itself, or with its basket.
+    """
+    chosen = targets[np.isin(starts[targets], position)]
+    owners = np.searchsorted(position, starts[chosen])
+    lists = Lists.from_owners(chosen, owners, len(position))
+    return Requests(np.full(len(position), split), position, known_before(log, position), lists)
+
+
+def _starts(log: Log, *, baskets: bool) -> Ints:
+    """[n] the event that a request for each event is made at: the first one of its basket, or the event itself."""
+    return log.basket_starts if baskets else np.arange(len(log.time_us))
 
 
 def _concatenate(parts: Sequence[Requests], *, min_history: int) -> Requests:
@@ -183,16 +201,18 @@ def _concatenate(parts: Sequence[Requests], *, min_history: int) -> Requests:
     return joined.take((joined.seen.lengths >= min_history) & (joined.targets.lengths > 0))
 
 
-def _train_requests(log: Log, train: Bools, *, min_history: int, per_user: int) -> Requests:
+def _train_requests(log: Log, train: Bools, starts: Ints, *, min_history: int, per_user: int) -> Requests:
     """Requests at each user's last ``per_user`` train events that can be targets and have enough history.
 
     Where a history may be empty, also at each user's first event: it shows what those choose who have none.
     """
     index = np.arange(len(log.time_us)) - log.starts
-    position = np.flatnonzero(train & log.first_times & (index >= min_history))
+    targets = np.flatnonzero(train & log.first_times)
+    position = np.unique(starts[targets])
+    position = position[index[position] >= min_history]
     # limited before histories are built: a history for every event would be quadratic in memory
     chosen = (_rank_from_end(log.users[position]) <= per_user) | (index[position] == 0)
-    return _single_target_requests(log, TRAIN, position[chosen])
+    return _requests_at(log, TRAIN, position[chosen], targets, starts)
 
 
 def _rank_from_end(users: Ints) -> Ints:
@@ -200,14 +220,17 @@ def _rank_from_end(users: Ints) -> Ints:
     return np.searchsorted(users, users, side="right") - np.arange(len(users))
 
 
-def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
+def leave_last_out(log: Log, *, min_history: int, per_user: int, baskets: bool = False) -> Split:
     """Each user's last first-time event is test, the one before it valid, what precedes is train.
 
+    With ``baskets``, the same of baskets with first-time events: all of these are the targets of one request.
     Users with fewer than three such events are trained on but not evaluated. Where a history may be empty, a fifth of
     them is held out instead, by turns for valid and test, each at the first event. Training ends when the last train
     event became known.
     """
-    first = np.flatnonzero(log.first_times)
+    starts = _starts(log, baskets=baskets)
+    targets = np.flatnonzero(log.first_times)
+    first = np.unique(starts[targets])
     users = log.users[first]
     from_end = _rank_from_end(users)
     enough_U = np.bincount(users, minlength=int(users.max(initial=0)) + 1) >= 3
@@ -215,9 +238,9 @@ def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
     valid, test = first[enough & (from_end == 2)], first[enough & (from_end == 1)]
     if min_history == 0:
         new_U = np.flatnonzero(~enough_U & (np.bincount(users, minlength=len(enough_U)) > 0))
-        starts = first[np.searchsorted(users, new_U)]
-        valid = np.sort(np.concatenate([valid, starts[3::10]]))
-        test = np.sort(np.concatenate([test, starts[8::10]]))
+        beginnings = first[np.searchsorted(users, new_U)]
+        valid = np.sort(np.concatenate([valid, beginnings[3::10]]))
+        test = np.sort(np.concatenate([test, beginnings[8::10]]))
 
     begins = np.full(int(log.users.max(initial=0)) + 1, len(log.time_us))
     begins[log.users[test]] = test
@@ -225,9 +248,9 @@ def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
     train = np.arange(len(log.time_us)) < begins[log.users]
     requests = _concatenate(
         [
-            _train_requests(log, train, min_history=min_history, per_user=per_user),
-            _single_target_requests(log, VALID, valid),
-            _single_target_requests(log, TEST, test),
+            _train_requests(log, train, starts, min_history=min_history, per_user=per_user),
+            _requests_at(log, VALID, valid, targets, starts),
+            _requests_at(log, TEST, test, targets, starts),
         ],
         min_history=min_history,
     )
@@ -237,16 +260,37 @@ def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
     return Split(train, requests, int(log.known_us[train].max(initial=0)), valid_us, test_us)
 
 
-def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_history: int, per_user: int) -> Split:
+def asked_within_baskets(log: Log, requests: Requests) -> float:
+    """The share of the test requests whose history has an event of the very time of the request.
+
+    Such a request asks for the next line of an order, of which the model sees the lines before.
+    """
+    test = requests.take(requests.split == TEST)
+    if not len(test.position):
+        return 0.0
+    within = log.time_us[test.seen.values] == log.time_us[test.position][test.seen.owners]
+    return len(np.unique(test.seen.owners[within])) / len(test.position)
+
+
+def time_cut(
+    log: Log,
+    *,
+    cut: int,
+    valid_until: int,
+    test_until: int,
+    min_history: int,
+    per_user: int,
+    baskets: bool = False,
+) -> Split:
     """Train is what happened and was known before ``cut``; valid and test are the two windows after it.
 
     In each window, a user with enough history before ``cut`` has one request, at the first event there; the targets
-    are all of the user's first-time items in the window.
+    are all of the user's first-time items in the window. With ``baskets``, train requests are made of whole baskets.
     """
     train = (log.time_us < cut) & (log.known_us <= cut)
     requests = _concatenate(
         [
-            _train_requests(log, train, min_history=min_history, per_user=per_user),
+            _train_requests(log, train, _starts(log, baskets=baskets), min_history=min_history, per_user=per_user),
             _window_requests(log, VALID, cut=cut, since=cut, until=valid_until, min_history=min_history),
             _window_requests(log, TEST, cut=cut, since=valid_until, until=test_until, min_history=min_history),
         ],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.featurize import exposures, interactions, negatives, queries, snapshots, tables
+from components.featurize import exposures, interactions, negatives, queries, snapshots, split, tables
 from components.featurize.config import FeaturizeConfig
 from components.featurize.exposures import Exposures
 from components.featurize.feedback import Labels
@@ -121,10 +121,16 @@ def featurize(
         "project": project,
     }
     write_json(features / "summary.json", summary)
+    return {**_result(summary, data), "checked_against_feast": {"user": users_checked, "item": items_checked}}
+
+
+def _result(summary: dict[str, Any], data: SplitData) -> dict[str, Any]:
     result = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
+    within = split.asked_within_baskets(data.interactions.log, data.log_split.requests)
+    result |= {"asked_within_baskets": round(within, 4), **interactions.basket_warning(within)}
     if data.constant:
         result["no_chances"] = f"{', '.join(data.constant)}: the same in every impression, so no chance is learnt"
-    return {**result, "checked_against_feast": {"user": users_checked, "item": items_checked}}
+    return result
 
 
 def _of_the_source(clean: Path, labels: Labels) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStor
     """
     from feature_repo.store import SOURCES, apply
 
-    unset = {name for name in ("user_features", "context_features") if not getattr(config, name)}
+    unset = {name for name in ("user_features", "context_features", "baskets") if not getattr(config, name)}
     settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS | REQUEST_SETTINGS | unset)
     project = f"rankline_{digest.json_digest([digest.tree_digest(feast / SOURCES), settings])[:12]}"
     apply(feast, project=project, sources=feast / SOURCES, stores=stores)

@@ -60,6 +60,7 @@ ENVIRONMENT = {
         "bytes: `openssl rand -hex 32` makes one."
     ),
     "RANKLINE_RUN_DIR": "Folder of the run's ledger; the runner sets it for its steps.",
+    "RANKLINE_SHARED": "Folder with data sets of your own, from which the recipe `retail` reads `data/online-retail`.",
     "RANKLINE_THREADS": "Threads that a step has chosen for itself and its child processes; set by the step.",
     "RANKLINE_URL": "URL of the server, instead of `--url`.",
     "RANKLINE_WORKSPACE": "Workspace, instead of `--workspace`.",

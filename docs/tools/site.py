@@ -26,7 +26,7 @@ COMPONENTS = tuple(dict.fromkeys(component_folder(step) for step in (*ALL_STEPS,
 ORDER = (
     "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "gates.md", "evidence.md", "review.md",
     "console.md", "refresh.md", "features.md", "housekeeping.md", "privacy.md", "cluster.md", "data.md", "labels.md",
-    "training.md", "storage.md", "mlflow.md", "notifications.md", "images.md", "faults.md", "serving.md",
+    "training.md", "tuning.md", "storage.md", "mlflow.md", "notifications.md", "images.md", "faults.md", "serving.md",
     "reference.md", "benchmarks.md",
 )  # fmt: skip
 # code, which stays as it is, or [text](target)

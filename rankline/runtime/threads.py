@@ -19,6 +19,8 @@ CHOSEN, OURS = "OMP_NUM_THREADS", "RANKLINE_THREADS"  # the first counts where a
 VARIABLES = (CHOSEN, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS",
              "RAYON_NUM_THREADS")  # fmt: skip
 
+WAITING = "OMP_WAIT_POLICY"
+
 
 def allowed_cpus(cgroups: Path = CGROUPS, own_cgroups: Path = OWN_CGROUPS) -> int:
     """The number of processors that this process may use: its affinity, and the quota of its control groups."""
@@ -30,8 +32,11 @@ def allowed_cpus(cgroups: Path = CGROUPS, own_cgroups: Path = OWN_CGROUPS) -> in
 def limit_threads(*, processes: int = 1) -> None:
     """Let the libraries of this process use the processors that it may use, shared with the other ``processes``.
 
-    Nothing changes where it may use all of the machine's, or where the user has set OMP_NUM_THREADS.
+    Their number stays where it may use all of the machine's, or where the user has set OMP_NUM_THREADS. Threads that
+    wait sleep instead of spinning, unless the user has set OMP_WAIT_POLICY: beside another process that spins, each of
+    a model's many short operations waits for a thread that does not get the processor.
     """
+    os.environ.setdefault(WAITING, "PASSIVE")
     ours, threads = os.environ.get(OURS), max(1, allowed_cpus() // processes)
     if os.environ.get(CHOSEN, ours) != ours or threads >= (os.cpu_count() or 1):
         return

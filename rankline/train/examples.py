@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rankline.features import transforms
 from rankline.features.profile import CONTEXT, PROFILE, ProfileEncoder, ProfileFields, given_values
@@ -211,25 +213,25 @@ def read_examples(folder: Path, *, max_history: int) -> Examples:
     item_ids = [item["item_id"] for item in items]
     index = {item: row for row, item in enumerate(item_ids)}
     side = SideFeatures.of(catalogue)
-    columns = parquet.read_table(folder / "sequences.parquet").to_pydict()
+    known = pa.array(item_ids, pa.string())
+    columns = parquet.read_table(folder / "sequences.parquet")
     sequences = Sequences(
-        items=[_item_rows(ids, index) for ids in columns["item_ids"]],
-        times=[np.asarray(times, np.float64) for times in columns["times"]],
-        ratings=[transforms.stars(ratings) for ratings in columns["ratings"]],
-        weights=_event_weights(columns.get("weights", [])),
+        items=_item_lists(columns["item_ids"], known),
+        times=_number_lists(columns["times"], np.float64),
+        ratings=[transforms.stars(ratings) for ratings in _number_lists(columns["ratings"], np.float64)],
+        weights=_event_weights(_number_lists(columns["weights"], np.float64) if "weights" in columns.column_names else []),
     )
     days, item_DIF = _read_item_features(folder, index)
-    table = parquet.read_table(folder / "requests.parquet")
-    sampled = parquet.read_table(folder / "negatives.parquet").to_pydict()
-    negatives = dict(zip(sampled["request_id"], sampled["item_ids"]))
-    rows = table.to_pylist()
+    sampled = parquet.read_table(folder / "negatives.parquet")
+    negatives = dict(zip(sampled["request_id"].to_pylist(), _item_lists(sampled["item_ids"], known)))
     summary = json.loads((folder / "summary.json").read_text())
-    by_split = {split: [row for row in rows if row["split"] == split] for split in ("train", "valid", "test")}
-    splits = {split: _pad_requests(part, index, days, negatives, max_history) for split, part in by_split.items()}
+    table = parquet.read_table(folder / "requests.parquet")
+    by_split = {split: table.filter(pc.equal(table["split"], split)) for split in ("train", "valid", "test")}
+    splits = {split: _pad_requests(part, known, days, negatives, max_history) for split, part in by_split.items()}
     encoder = _fit_profile(summary, by_split["train"])
     if encoder is not None:
         splits = {
-            split: replace(requests, profiles=RequestProfiles.of(encoder, by_split[split]))
+            split: replace(requests, profiles=RequestProfiles.of(encoder, _declared_rows(by_split[split])))
             for split, requests in splits.items()
         }
     return Examples(
@@ -248,14 +250,56 @@ def read_examples(folder: Path, *, max_history: int) -> Examples:
     )
 
 
-def _fit_profile(summary: dict[str, Any], train: list[dict[str, Any]]) -> ProfileEncoder | None:
+def _fit_profile(summary: dict[str, Any], train: pa.Table) -> ProfileEncoder | None:
     """How the declared fields are encoded, fitted to the training requests; None where none are declared."""
     fields = ProfileFields(**summary.get("profile", {}))
-    return ProfileEncoder.fit(fields, train) if fields.user or fields.context else None
+    return ProfileEncoder.fit(fields, _declared_rows(train)) if fields.user or fields.context else None
 
 
-def _item_rows(ids: list[str], index: dict[str, int]) -> Ints:
-    return np.array([index[item] for item in ids], np.int64)
+def _declared_rows(requests: pa.Table) -> list[dict[str, Any]]:
+    """The declared fields of requests."""
+    names = [name for name in requests.column_names if name.startswith((PROFILE, CONTEXT))]
+    rows: list[dict[str, Any]] = requests.select(names).to_pylist()
+    return rows
+
+
+# Lists of a column become views of one array: as Python objects, the histories of a log would take gigabytes.
+
+
+def _lists(column: pa.ChunkedArray, values: npt.NDArray[Any]) -> list[Any]:
+    """The lists of a column from their ``values``, end to end; a missing list is empty."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
+
+
+def _item_lists(column: pa.ChunkedArray, known: pa.Array, *, only_known: bool = False) -> list[Ints]:
+    """Lists of item ids as rows in the catalogue ``known``.
+
+    Raises:
+        KeyError: an item is not in it, unless ``only_known`` leaves it out.
+    """
+    items = pc.list_flatten(column).cast(known.type)
+    rows = pc.fill_null(pc.index_in(items, value_set=known), -1).to_numpy().astype(np.int64)
+    if only_known:
+        return [each[each >= 0] for each in _lists(column, rows)]
+    if (rows < 0).any():
+        raise KeyError(items[int(np.argmin(rows))].as_py())
+    return _lists(column, rows)
+
+
+def _number_lists(column: pa.ChunkedArray, dtype: Any) -> list[Any]:
+    """Lists of numbers; a missing number is 0."""
+    return _lists(column, pc.fill_null(pc.list_flatten(column), 0).to_numpy().astype(dtype))
+
+
+def _affinity(requests: pa.Table) -> list[dict[str, float]]:
+    """Category -> share of each request; all of them share the names."""
+    names = pc.list_flatten(requests["affinity_categories"]).cast(pa.string()).combine_chunks().dictionary_encode()
+    texts = np.array(names.dictionary.to_pylist(), object)[names.indices.to_numpy()]
+    shares = _number_lists(requests["affinity_shares"], np.float64)
+    return [
+        dict(zip(*pair)) for pair in zip(_lists(requests["affinity_categories"], texts), map(np.ndarray.tolist, shares))
+    ]
 
 
 def _read_item_features(folder: Path, index: dict[str, int]) -> tuple[dict[float, int], Floats]:
@@ -272,56 +316,59 @@ def _read_item_features(folder: Path, index: dict[str, int]) -> tuple[dict[float
     return {float(day): row for row, day in enumerate(unique)}, out_DIF
 
 
-def _event_weights(weights: list[list[float]]) -> list[Floats]:
+def _event_weights(weights: list[npt.NDArray[Any]]) -> list[Floats]:
     """The weights of events, 1 in the mean; none if all weigh alike."""
-    events = np.concatenate([np.asarray(each, np.float32) for each in weights] or [NO_WEIGHTS])
+    events = np.concatenate([each.astype(np.float32) for each in weights] or [NO_WEIGHTS])
     if not len(events) or (events == events[0]).all():
         return []
-    return [np.asarray(each, np.float32) / events.mean() for each in weights]
+    return [each.astype(np.float32) / events.mean() for each in weights]
 
 
 def _pad_requests(
-    rows: list[dict[str, Any]],
-    index: dict[str, int],
-    days: dict[float, int],
-    negatives: dict[str, list[str]],
-    length: int,
+    requests: pa.Table, known: pa.Array, days: dict[float, int], negatives: dict[str, Ints], length: int
 ) -> Requests:
-    items_RL = np.zeros((len(rows), length), np.int64)
-    ratings_RL = np.zeros((len(rows), length), np.int64)
-    ages_RL = np.zeros((len(rows), length), np.float32)
-    lengths_R = np.zeros(len(rows), np.int64)
-    for r, row in enumerate(rows):
-        history = _item_rows(row["history_items"][-length:], index)
-        lengths_R[r] = count = len(history)
-        items_RL[r, :count] = history
-        ratings_RL[r, :count] = transforms.stars(row["history_ratings"][-length:])
-        hours = (row["at"] - np.asarray(row["history_times"][-length:], np.float64)) / 3600
-        ages_RL[r, :count] = np.log1p(np.maximum(hours, 0))
-    columns = {name: [row.get(name) for row in rows] for name in (*transforms.USER, *transforms.CONTEXT)}
-    weighted = bool(rows) and rows[0].get("target_weights") is not None
-    gains_of = [np.array(row["target_weights"], np.float32) for row in rows] if weighted else []
+    count = len(requests)
+    history = _item_lists(requests["history_items"], known)
+    times, ratings = (_number_lists(requests[f"history_{name}"], np.float64) for name in ("times", "ratings"))
+    items_RL, ratings_RL = np.zeros((2, count, length), np.int64)
+    ages_RL = np.zeros((count, length), np.float32)
+    lengths_R = np.zeros(count, np.int64)
+    at = requests["at"].to_numpy()
+    for r in range(count):
+        lengths_R[r] = kept = len(history[r][-length:])
+        items_RL[r, :kept] = history[r][-length:]
+        ratings_RL[r, :kept] = transforms.stars(ratings[r][-length:])
+        ages_RL[r, :kept] = np.log1p(np.maximum((at[r] - times[r][-length:]) / 3600, 0))
+    numbers = {name: _numbers(requests, name) for name in (*transforms.USER, *transforms.CONTEXT)}
+    weighted = "target_weights" in requests.column_names and count and requests["target_weights"][0].is_valid
+    gains_of = _number_lists(requests["target_weights"], np.float32) if weighted else []
     mean_gain = float(np.mean(np.concatenate(gains_of))) if gains_of else 1.0
-    numbers = {k: np.array([v or 0.0 for v in values], np.float32) for k, values in columns.items()}
+    shown = _item_lists(requests["shown"], known, only_known=True) if "shown" in requests.column_names else []
+    ids = requests["request_id"].to_pylist()
     return Requests(
-        ids=[row["request_id"] for row in rows],
-        queries=[row["query"] or "" for row in rows],
-        at=np.array([row["at"] for row in rows], np.float64),
+        ids=ids,
+        queries=[query or "" for query in requests["query"].to_pylist()],
+        at=at,
         items_RL=items_RL,
         ratings_RL=ratings_RL,
         ages_RL=ages_RL,
         lengths_R=lengths_R,
-        user_RF=transforms.matrix(numbers, transforms.USER, len(rows)),
-        context_RF=transforms.matrix(numbers, transforms.CONTEXT, len(rows)),
-        affinity=[dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])) for row in rows],
-        day_R=np.array([days.get(row["snapshot"], len(days)) for row in rows], np.int64),
-        targets=[_item_rows(row["targets"], index) for row in rows],
-        target_ratings=[np.array([v or 0.0 for v in row["target_ratings"]], np.float32) for row in rows],
-        seen=[_item_rows(row["seen"], index) for row in rows],
-        negatives=[_item_rows(negatives.get(row["request_id"], []), index) for row in rows],
+        user_RF=transforms.matrix(numbers, transforms.USER, count),
+        context_RF=transforms.matrix(numbers, transforms.CONTEXT, count),
+        affinity=_affinity(requests),
+        day_R=np.array([days.get(day, len(days)) for day in requests["snapshot"].to_pylist()], np.int64),
+        targets=_item_lists(requests["targets"], known),
+        target_ratings=_number_lists(requests["target_ratings"], np.float32),
+        seen=_item_lists(requests["seen"], known),
+        negatives=[negatives.get(each, NO_ITEMS) for each in ids],
         target_weights=[gains / mean_gain for gains in gains_of],
         target_gains=gains_of,
-        shown=[_item_rows([item for item in row["shown"] if item in index], index) for row in rows]
-        if any(row.get("shown") for row in rows)
-        else [],
+        shown=shown if any(map(len, shown)) else [],
     )
+
+
+def _numbers(requests: pa.Table, name: str) -> Floats:
+    """[R] the numbers of a column, 0 where there is none."""
+    if name not in requests.column_names:
+        return np.zeros(len(requests), np.float32)
+    return np.asarray(pc.fill_null(requests[name].cast(pa.float64()), 0).to_numpy(), np.float32)

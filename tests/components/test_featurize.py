@@ -547,3 +547,73 @@ def test_an_item_missing_from_the_catalogue_is_refused(run: Callable[..., Path],
 def test_a_config_that_makes_no_sense_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):
         FeaturizeConfig(**wrong)
+
+
+# -- orders of several lines ------------------------------------------------------------------------------------
+
+
+def orders(*sizes: int, users: int = 3) -> split.Log:
+    """Users with orders of these sizes, a day apart; all lines of an order have one time."""
+    lengths = np.tile(sizes, users)
+    time_us = np.repeat(np.tile(np.arange(len(sizes)), users), lengths) * split.DAY_US
+    owners = np.repeat(np.arange(users), sum(sizes))
+    return split.Log.of(users=owners, items=np.tile(np.arange(sum(sizes)), users), time_us=time_us, known_us=time_us)
+
+
+def targets_of(log: split.Log, requests: split.Requests, user: int) -> list[tuple[int, list[int], list[int]]]:
+    """(split, items seen, targets) of each of a user's requests."""
+    rows = np.flatnonzero(log.users[requests.position] == user)
+    parts = [requests.part(r, r + 1) for r in rows]
+    return [
+        (int(part.split[0]), log.items[part.seen.values].tolist(), log.items[part.targets.values].tolist())
+        for part in parts
+    ]
+
+
+def test_a_held_out_order_is_held_out_as_a_whole() -> None:
+    log = orders(2, 3, 2, 3)
+    divided = split.leave_last_out(log, min_history=1, per_user=9, baskets=True)
+    assert targets_of(log, divided.requests, user=1) == [
+        (split.TRAIN, [0, 1], [2, 3, 4]),
+        (split.VALID, [0, 1, 2, 3, 4], [5, 6]),
+        (split.TEST, [0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
+    ]
+    assert log.items[divided.train].tolist() == [0, 1, 2, 3, 4] * 3
+    assert split.asked_within_baskets(log, divided.requests) == 0
+
+
+def test_a_time_cut_learns_from_whole_orders_too() -> None:
+    log, day = orders(2, 3, 2, 3), split.DAY_US
+    divided = split.time_cut(
+        log, cut=2 * day, valid_until=3 * day, test_until=4 * day, min_history=1, per_user=9, baskets=True
+    )
+    assert targets_of(log, divided.requests, user=0) == [
+        (split.TRAIN, [0, 1], [2, 3, 4]),
+        (split.VALID, [0, 1, 2, 3, 4], [5, 6]),
+        (split.TEST, [0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
+    ]
+
+
+@pytest.mark.parametrize(("sizes", "share"), [((1, 1, 1, 1), 0.0), ((3, 3, 1), 0.0), ((1, 1, 2), 1.0), ((9, 4), 1.0)])
+def test_a_split_inside_of_orders_is_noticed(sizes: tuple[int, ...], share: float) -> None:
+    log = orders(*sizes)
+    requests = split.leave_last_out(log, min_history=1, per_user=9).requests
+    assert split.asked_within_baskets(log, requests) == share
+
+
+def test_without_a_test_request_nothing_is_asked_within_orders() -> None:
+    log = orders(1)
+    assert split.asked_within_baskets(log, split.leave_last_out(log, min_history=1, per_user=9).requests) == 0
+
+
+@pytest.mark.integration
+def test_the_step_warns_of_a_split_inside_of_orders(tmp_path: Path) -> None:
+    one_time = [Event(f"u{u}", f"i{(u + 2 * n) % 30}", BEGIN + DAY * (n // 3)) for u in range(8) for n in range(12)]
+    clean = write_clean(tmp_path / "clean", one_time)
+    result = featurize(clean, tmp_path / "lines", config=SMALL)
+    assert result["asked_within_baskets"] == 1
+    assert "featurize.baskets" in result["warning"]
+    result = featurize(clean, tmp_path / "orders", config=SMALL.model_copy(update={"baskets": True}))
+    assert result["asked_within_baskets"] == 0
+    assert "warning" not in result
+    assert {len(row["targets"]) for row in rows(tmp_path / "orders", "requests")} == {3}

@@ -107,7 +107,7 @@ def assets(context: CheckContext) -> Iterator[Finding]:
     from rankline.errors import IntegrityError
     from rankline.io import digest
 
-    for name in context.recipe.material:
+    for name in (each.partition("=")[0] for each in context.recipe.material):
         if name not in ASSETS:
             continue
         folder, packaged = ASSETS[name]

@@ -10,6 +10,7 @@ import pytest
 from rankline.contracts import SPLITS
 from rankline.evaluation import snapshot_requests
 from rankline.features import transforms
+from tests.components.features_world import write_features
 from tests.conftest import SmokeRun
 
 
@@ -70,3 +71,10 @@ def test_nothing_in_a_request_is_later_than_the_request(folder: Path) -> None:
 
 def test_a_day_of_which_nothing_is_known_is_empty(folder: Path) -> None:
     assert snapshot_requests.ItemSnapshots(folder).columns_on(0.0) == {}
+
+
+def test_requests_of_a_day_share_the_features_of_the_catalogue(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "features")
+    requests = list(snapshot_requests.read_snapshot_requests(features, "test"))
+    assert len(requests) > 1
+    assert len({id(request.state.item_features) for request in requests}) == 1  # a copy each: users times items

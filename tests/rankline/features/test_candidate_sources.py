@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from rankline.features import candidate_sources
 from rankline.features.candidate_sources import covisit_scores, covisitation, popularity
 
 
@@ -76,3 +77,13 @@ def test_the_later_of_two_histories_weighs_more() -> None:
 def test_popularity_counts() -> None:
     assert popularity(histories([0, 2, 2], [2]), 4).tolist() == [1, 0, 3, 0]
     assert popularity([], 2).tolist() == [0, 0]
+
+
+def test_blocks_of_pairs_add_up_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    lists = [rng.permutation(30)[: rng.integers(0, 9)].astype(np.int64) for _ in range(50)]
+    whole = covisitation(lists, 30, window=8, step_decay=0.1, max_neighbours=30)
+    monkeypatch.setattr(candidate_sources, "PAIRS_AT_ONCE", 100)
+    blocks = covisitation(lists, 30, window=8, step_decay=0.1, max_neighbours=30)
+    assert whole.nnz > 100
+    np.testing.assert_allclose(blocks.toarray(), whole.toarray(), rtol=1e-5)

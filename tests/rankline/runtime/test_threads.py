@@ -164,3 +164,17 @@ def test_a_step_and_the_server_limit_themselves(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split("\n")[-2] == '1 {"threads": "1"}'
+
+
+LOADED = "from rankline.runtime.threads import limit_threads; limit_threads(); import torch"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("chosen", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_of_torch_sleep_while_they_wait_unless_the_user_says_otherwise(
+    chosen: dict[str, str], expected: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE", **chosen}  # the library prints what it has read
+    result = subprocess.run([sys.executable, "-c", LOADED], env=environment, capture_output=True, text=True)
+    assert f"OMP_WAIT_POLICY = '{expected}'" in result.stderr
