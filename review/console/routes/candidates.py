@@ -114,7 +114,7 @@ def _evidence(visit: Visit, chosen: Candidate) -> tuple[Evidence | None, str]:
     try:
         return visit.console.desk.evidence(chosen), ""
     except RanklineError as error:
-        return None, f"{error.message}: {error.found}" if error.found else error.message
+        return None, error.one_line
 
 
 def eyes_note(chosen: Candidate, evidence: Evidence | None, user: str) -> str:
