@@ -127,7 +127,7 @@ def eyes_note(chosen: Candidate, evidence: Evidence | None, user: str) -> str:
     except NotPermitted:
         return f"A second reviewer is needed: you {'started this run' if started_by else 'approved this candidate'}."
     if step == "approved":
-        return "Two reviewers are needed: nobody knows who started this run. Your approval is the first."
+        return "Two reviewers are needed: it is not known who started this run. Your approval is the first."
     if started_by:
         return f"{started_by} started this run and may not approve it; you may."
     return f"{approvals[0].who} approved this candidate; your approval is the second and promotes it."
