@@ -3,14 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from feature_repo.entities import ITEM, USER
-from feature_repo.item import item_content, item_popularity
-from feature_repo.profile import USER_PROFILE, local_request_context, request_fields, user_profile
-from feature_repo.request import request_context
-from feature_repo.services import history_v1, ranking
+from feast import FeatureService
+
+from feature_repo.profile import USER_PROFILE, request_fields, user_profile
 from feature_repo.sources import Tables
-from feature_repo.user import user_activity, user_category_affinity, user_history
+from feature_repo.views import (
+    ITEM,
+    USER,
+    item_content,
+    item_popularity,
+    request_context,
+    user_activity,
+    user_category_affinity,
+    user_history,
+)
 from rankline.features.profile import ProfileFields
+from rankline.features.transforms import HISTORY_SERVICE
 
 # Feature views that featurize computes, each with a source file of its name.
 VIEWS = ("user_activity", "user_category_affinity", "item_popularity", "item_content", "user_history")
@@ -34,10 +42,16 @@ def definitions(sources: Path | Tables, fields: ProfileFields = ProfileFields())
         user_category_affinity(sources),
         item_popularity(sources),
         item_content(sources),
-        local_request_context() if fields.time_zone else request_context(),
+        request_context(time_zone=bool(fields.time_zone)),
     ]
     if has_profiles(fields):
         views.append(user_profile(sources, fields))
     if fields.context:
         views.append(request_fields(fields))
-    return [USER, ITEM, *views, history, ranking(fields.service, *views), history_v1(history)]
+    # their names contain the version, and a bundle's manifest names its service: all features of a ranker, and a user's
+    # last events and seen items
+    services = [
+        FeatureService(name=fields.service, features=views),
+        FeatureService(name=HISTORY_SERVICE, features=[history]),
+    ]
+    return [USER, ITEM, *views, history, *services]

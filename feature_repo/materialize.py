@@ -83,7 +83,7 @@ def materialize(
 
 def _previous_until(store: Any, folder: Path) -> datetime:
     """How far the store has been complete; rows up to then came from sources."""
-    previous = watermark.read_shared(store) or read_json_object(folder / watermark.FILE) or {}
+    previous = watermark.read_shared(store) or read_json_object(folder / watermark.FILE)
     try:
         return datetime.fromisoformat(previous["until"]).astimezone(UTC)
     except (KeyError, TypeError, ValueError):

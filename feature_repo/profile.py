@@ -8,11 +8,9 @@ from feast import FeatureView, Field, OnDemandFeatureView, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float64, String
 
-from feature_repo.entities import USER
-from feature_repo.request import REQUEST_FIELDS
-from feature_repo.sources import Tables, batch_source
+from feature_repo.sources import Tables
+from feature_repo.views import USER, feature_view
 from rankline.contracts import TIME_ZONE
-from rankline.features import transforms
 from rankline.features.profile import CONTEXT, DECLARED, GIVEN, PROFILE, Kind, ProfileFields
 
 USER_PROFILE = "user_profile"
@@ -28,13 +26,8 @@ def read_declared(sources: Path) -> ProfileFields:
 def user_profile(sources: Path | Tables, fields: ProfileFields) -> FeatureView:
     """The declared fields of a user; without a TTL, since each user has one row, valid at any time."""
     zone: dict[str, Kind] = {TIME_ZONE: "choice"} if fields.time_zone else {}
-    return FeatureView(
-        name=USER_PROFILE,
-        entities=[USER],
-        ttl=timedelta(0),
-        schema=[Field(name=f"{PROFILE}{name}", dtype=_TYPES[kind]) for name, kind in {**fields.user, **zone}.items()],
-        source=batch_source(sources, USER_PROFILE),
-    )
+    schema = {f"{PROFILE}{name}": _TYPES[kind] for name, kind in {**fields.user, **zone}.items()}
+    return feature_view(USER_PROFILE, USER, schema, sources, ttl=timedelta(0))
 
 
 def request_fields(fields: ProfileFields) -> OnDemandFeatureView:
@@ -54,30 +47,3 @@ def request_fields(fields: ProfileFields) -> OnDemandFeatureView:
 
 def _given(fields: ProfileFields, prefix: str) -> list[Field]:
     return [Field(name=f"{prefix}{name}", dtype=_TYPES[kind]) for name, kind in fields.context.items()]
-
-
-def local_request_context() -> OnDemandFeatureView:
-    """Hour and weekday of a request on the user's clock, time since the last event, length of the history."""
-    schema = [*(Field(name=name, dtype=Float64) for name in REQUEST_FIELDS), Field(name=TIME_ZONE, dtype=String)]
-
-    @on_demand_feature_view(
-        sources=[RequestSource(name="request", schema=schema)],
-        schema=[Field(name=name, dtype=Float64) for name in transforms.CONTEXT],
-        mode="python",
-    )
-    def request_context(inputs: dict[str, Any]) -> dict[str, Any]:
-        # Feast stores this body in its registry and runs it without this module, so it has its own imports.
-        import numpy as np
-
-        from rankline.features import transforms
-
-        columns = transforms.request_context(
-            request_time=np.asarray(inputs["request_time"], np.float64),
-            last_event_time=np.asarray(inputs["last_event_time"], np.float64),
-            history_length=np.asarray(inputs["history_length"], np.float64),
-            time_zones=[zone or "" for zone in inputs["time_zone"]],
-        )
-        return {name: values.tolist() for name, values in columns.items()}
-
-    view: OnDemandFeatureView = request_context
-    return view

@@ -110,11 +110,7 @@ def items_recipe(
 
 
 def _require_column(ingest: IngestConfig, name: str) -> None:
-    """Refuse an attribute for which the recipe names no column: nothing would be read, and nothing changed.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Refuse an attribute for which the recipe names no column: nothing would be read, and nothing changed."""
     fixed = ("title", "text") if ingest.format == "beir" else ()  # the columns of this format have fixed names
     named = name in fixed if fixed else any(getattr(ingest.columns, setting) for setting in ITEM_COLUMNS[name])
     if not named:
@@ -148,10 +144,11 @@ def refresh(
         StepFailed: a step failed.
     """
     from rankline.registry.model_registry import ModelRegistry
+    from rankline.registry.run_models import champion_bundle
 
     workspace = workspace.resolve()
     context = run_context(recipe, workspace)
     if not ModelRegistry(context.repository, repair_cache=False).champion():
-        context.champion_bundle("")  # raises, before anything is read
+        champion_bundle(context, "")  # raises, before anything is read
     refresh_recipe = items_recipe(recipe, items=items, only=only, whole=whole)
     return run(refresh_recipe, workspace, watch=watch, runner=runner, trigger=trigger, flow="refresh")

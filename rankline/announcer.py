@@ -34,6 +34,12 @@ class Announcer:
     bucket: BucketWorkspace | None = None
     recipe: str = ""
 
+    @classmethod
+    def from_parameters(cls, run: Mapping[str, Any], workspace: Path, bucket: BucketWorkspace | None) -> Announcer:
+        """Where the events of a run are shown, as a pipeline describes the run to its components."""
+        tracking, notify = TrackingConfig(**run.get("mlflow", {})), NotifyConfig(**run.get("notify", {}))
+        return cls(workspace, tracking, notify, bucket, run.get("recipe", ""))
+
     def announce(self, models: ModelRegistry, model_id: str, events: Sequence[Event]) -> Announcement:
         """Let MLflow show a model and the aliases, and notify of these events, at the same time."""
         from rankline.mirror.follow import follow

@@ -34,6 +34,11 @@ class RanklineError(Exception):
             parts.append(f"  try: {self.hint}")
         return "\n".join(parts)
 
+    @property
+    def one_line(self) -> str:
+        """The message and what was found, in one line."""
+        return f"{self.message}: {self.found}" if self.found else self.message
+
 
 class SettingError(ValueError):
     """One setting that does not fit the others: ``setting`` is its path below the settings that are validated."""

@@ -58,12 +58,7 @@ class _Pair:
 
 
 def compare(models: ModelRegistry, first: str, second: str) -> Comparison:
-    """The metrics of two models, whose ids may be abbreviated.
-
-    Raises:
-        UsageError: there is no such model, or several ids begin like that.
-        RegistryError: it has no evaluation.
-    """
+    """The metrics of two models, whose ids may be abbreviated."""
     history = models.history()
     ids = full_id(history, first), full_id(history, second)
     with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:

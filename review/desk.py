@@ -143,9 +143,6 @@ class Desk:
         """Make a former champion serve again, the nearest one if ``model`` is empty; see `rankline.registry.rollback`.
 
         ``champion`` is the one that the reader saw, which must serve still.
-
-        Raises:
-            RanklineError: as `rollback.roll_back` does.
         """
         _require_name(who)
         self._download_stores()
@@ -158,6 +155,7 @@ class Desk:
 
         What goes wrong is a warning: the event stands, and `rankline sync` does the rest later.
         """
+        sys.stdout.flush()  # what was printed of the event: MLflow takes seconds
         try:
             if self._bucket is not None:
                 self._bucket.download("runs", suffixes=("recipe.json",))
@@ -165,7 +163,7 @@ class Desk:
             announcer = named or announcer_of(self.workspace, self.models, event.model_id)
             warnings = announcer.announce(self.models, event.model_id, [event]).warnings if announcer else ()
         except (RanklineError, OSError) as problem:
-            warnings = (first_line(problem),)
+            warnings = (f"MLflow is not up to date: {first_line(problem)}; `rankline sync` mends it later",)
         for warning in warnings:
             self._warn(warning)
 
@@ -174,11 +172,7 @@ class Desk:
         self._later(lambda: self.announce(event))
 
     def break_glass(self, model: str, *, who: str, why: str) -> Event:
-        """Make a registered model serve that no gate has passed; see `rankline.registry.anchor`.
-
-        Raises:
-            RanklineError: as `anchor.break_glass` does.
-        """
+        """Make a registered model serve that no gate has passed; see `rankline.registry.anchor`."""
         _require_name(who)
         self._download_stores()
 
@@ -334,11 +328,7 @@ class Desk:
         return event
 
     def _online_already(self, bundle: Bundle, context: RunContext) -> dict[str, Any]:
-        """What the event says of an online store that stays as it is, as the features of the run are gone.
-
-        Raises:
-            RegistryError: the model's feature service is not online.
-        """
+        """What the event says of an online store that stays as it is, as the features of the run are gone."""
         service = bundle.manifest.features.service
         context.download(f"online/{service}")
         folder = self.workspace / "online" / service
@@ -351,7 +341,7 @@ class Desk:
                 hint="-w names the workspace of that run; else run its recipe again: finished steps are reused",
             )
         self._warn(f"the features of its run are gone: the online store {service} stays as it is")
-        return {"service": service, "online_until": (read_json_object(folder / WATERMARK) or {}).get("until", "")}
+        return {"service": service, "online_until": read_json_object(folder / WATERMARK).get("until", "")}
 
     def _follow(self, event: Event, decided: Verdict) -> None:
         """What follows a promotion: the anchor and the warnings. The promotion stands whatever becomes of them."""
@@ -429,7 +419,7 @@ def next_step(candidate: Candidate, who: str, *, four_eyes: bool) -> Step:
     if any(not same_user(each.who, who) for each in candidate.approvals):
         return "promoted"
     raise NotPermitted(
-        "a second reviewer has to approve this model: nobody knows who started its run",
+        "a second reviewer has to approve this model: it is not known who started its run",
         expected=expected,
         found=f"{who}, who approved it at {candidate.approvals[0].at}",
         hint="ask another reviewer",

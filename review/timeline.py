@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from rankline.contracts import FrozenModel
@@ -11,6 +11,7 @@ from rankline.registry import anchor, registry_state
 from rankline.registry.anchor import BREAK_GLASS
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import ANCHORED, PROMOTING, PUBLISHING, TAKEDOWNS, Event
+from rankline.utc import parse_utc
 
 
 class Entry(FrozenModel):
@@ -101,12 +102,11 @@ def _entry(event: Event, before: str, after: str) -> Entry:
 
 
 def serving_at(history: Sequence[Event], instant: datetime) -> Serving | None:
-    """What served at an instant, which is UTC where it names no zone; None before the first promotion.
+    """What served at an instant; None before the first promotion.
 
     Events count in their order: those up to the last one that was written by then.
     """
-    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return serving(history[: max((event.n for event in history if _time(event) <= instant), default=0)])
+    return serving(history[: max((event.n for event in history if parse_utc(event.at) <= instant), default=0)])
 
 
 def serving(history: Sequence[Event]) -> Serving | None:
@@ -129,17 +129,8 @@ def serving(history: Sequence[Event]) -> Serving | None:
     )
 
 
-def _time(event: Event) -> datetime:
-    at = datetime.fromisoformat(event.at)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
 def lineage(models: ModelRegistry, model_id: str) -> Lineage:
-    """Where a model comes from: its data, code, recipe, run, the models it was started from, and its evidence.
-
-    Raises:
-        RegistryError: the model is not in the registry.
-    """
+    """Where a model comes from: its data, code, recipe, run, the models it was started from, and its evidence."""
     manifest, history = models.manifest(model_id), models.history()
     own = [event for event in history if event.model_id == model_id]
     registered = next((event for event in reversed(own) if event.kind == "registered"), None)

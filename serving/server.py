@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from rankline.errors import EXIT_OK, RanklineError, ServerError, UsageError
+from rankline.errors import EXIT_OK, RanklineError, UsageError
 from rankline.io.files import write_json
+from rankline.runtime.listening import listen
 from rankline.runtime.threads import limit_threads
 from serving.sessions import Provider, require_provider
 
@@ -61,7 +62,7 @@ def serve(settings: Settings) -> None:
     # uvicorn drains on a signal and raises it again afterwards, when the server has ended successfully
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
-    with _listen(settings.host, settings.port) as listener:
+    with listen("the server", settings.host, settings.port) as listener:
         require_provider(settings.provider)
         # slow imports come after the checks of port and device
         import uvicorn
@@ -96,20 +97,6 @@ def serve(settings: Settings) -> None:
 
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.drain_s)
         Announcing(config).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise ServerError(
-            f"the server cannot listen on {host}:{port}",
-            expected="a free port",
-            found=getattr(error, "strerror", None) or str(error),
-            hint=f"stop the process that uses it (`lsof -i :{port}`), or give another --port; 0 takes any free port",
-        ) from error
 
 
 def _feature_source(settings: Settings) -> FeatureSource | None:

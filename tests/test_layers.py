@@ -21,6 +21,12 @@ LAYERS: dict[str, set[str]] = {
 NEVER_IN_SERVING = {"torch", "kfp", "transformers", "great_expectations"}
 # feature_repo is copied beside Feast's own command line: it needs little of rankline
 IN_FEATURE_REPO = {"contracts", "errors", "features", "io", "runtime"}
+# cycle of packages that stays -> why
+PACKAGE_CYCLES = {
+    "onboarding.inference -> onboarding.survey -> onboarding.inference": "columns are grouped by the words of names",
+    "pipelines.retention -> pipelines.schedules -> pipelines.retention": "a schedule has a retention, and is retained",
+    "rankline.evaluation -> rankline.gates -> rankline.evaluation": "gates judge reports, decisions consist of gates",
+}
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -73,6 +79,20 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
     return trails
 
 
+def package_graph(graph: dict[str, set[str]], root: Path) -> dict[str, set[str]]:
+    """Package -> the packages beside it that its modules import; modules above them are left out."""
+
+    def package(module: str) -> str:
+        name = ".".join(module.split(".")[:2])
+        return name if (root / name.replace(".", "/")).is_dir() and "." in name else ""
+
+    packages: dict[str, set[str]] = {package(module): set() for module in graph}
+    for module, imported in graph.items():
+        own = package(module)
+        packages[own] |= {each for each in map(package, imported) if each.split(".")[0] == own.split(".")[0]} - {own}
+    return {name: imported for name, imported in packages.items() if name}
+
+
 def violations(root: Path, package: str) -> list[str]:
     """Imports of a package that its layer does not allow."""
     messages = []
@@ -104,6 +124,13 @@ def test_there_are_no_import_cycles() -> None:
     assert "pipelines.training" in graph
     assert graph["pipelines.training"]
     assert cycles(graph) == []
+
+
+@pytest.mark.integration
+def test_packages_import_each_other_one_way() -> None:
+    graph = package_graph(imports(ROOT), ROOT)
+    assert "rankline.io" in graph["rankline.registry"]
+    assert set(cycles(graph)) == PACKAGE_CYCLES.keys()
 
 
 @pytest.mark.parametrize(
@@ -149,3 +176,15 @@ def test_a_cycle_is_seen(tmp_path: Path, files: dict[str, str], cycle: tuple[str
 
 def test_no_module_is_called_utils() -> None:
     assert [name for name in modules(ROOT) if name.split(".")[-1] in {"utils", "helpers", "common", "misc"}] == []
+
+
+def test_a_cycle_of_packages_is_seen(tmp_path: Path) -> None:
+    files = {"io/a": "from rankline.model import b", "model/b": "", "model/c": "import rankline.io.a", "top": ""}
+    for name, text in files.items():
+        (tmp_path / "rankline" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "rankline" / f"{name}.py").write_text(text + "\n")
+    assert cycles(imports(tmp_path)) == []
+    graph = package_graph(imports(tmp_path), tmp_path)
+    assert cycles(graph) == ["rankline.io -> rankline.model -> rankline.io"]
+    (tmp_path / "rankline" / "model" / "c.py").write_text("import rankline.top\n")
+    assert cycles(package_graph(imports(tmp_path), tmp_path)) == []

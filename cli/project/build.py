@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
     from pipelines.images.build import BuiltImage
 
-HELP = """Build the images (data, train, serve, evaluate) from deploy/Dockerfile, with a bill of materials for each.
-
-This needs Docker Engine 20.10 or newer, network access for packages, and about 15 GB of disk. Afterwards
-`rankline run --runner docker` runs its steps in these images; pushed images can be passed to `rankline compile`.
-
-Examples:
-
-  rankline build serve --base python:3.11-slim
-
-  rankline build all --base python:3.11-slim@sha256:… --release --push --name NAME"""
-
 
 def build(
     what: Annotated[
@@ -60,7 +49,17 @@ def build(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Build the images (data, train, serve, evaluate) from deploy/Dockerfile, with a bill of materials for each.
+
+    This needs Docker Engine 20.10 or newer, network access for packages, and about 15 GB of disk. Afterwards
+    `rankline run --runner docker` runs its steps in these images; pushed images can be passed to `rankline compile`.
+
+    Examples:
+
+      rankline build serve --base python:3.11-slim
+
+      rankline build all --base python:3.11-slim@sha256:… --release --push --name NAME
+    """
     from pipelines.images import build as images
     from pipelines.images.docker import find_docker
     from pipelines.images.torch_build import require_cpu_torch

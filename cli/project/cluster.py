@@ -17,28 +17,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Prepare a namespace of a cluster for a recipe.", no_args_is_help=True)
 STORE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")  # where the bucket is
-INIT_HELP = """Write the manifests that a recipe needs in one namespace, to review, commit and apply.
-
-They are a service account, the volume (none with storage.workspace in a bucket), a job that fetches the recipe's data
-and weights, the server with its service, MLflow's pages where the recipe tracks in a database, and a job that rolls
-back. All fit Pod Security `restricted`, except volume-owner.yaml, which few storages need. The module on_cluster has
-the recipe with the settings that you give here. No secret is written: `rankline cluster secrets` prints them.
-
-Example:
-
-  rankline cluster init team -r acme:shop -n team
-
-  kubectl apply -k team"""
-SECRETS_HELP = """Print the secrets that a recipe names (cluster.secrets), with the values of the environment.
-
-Example: rankline cluster secrets -r acme:shop -n team | kubectl apply -f -"""
 
 ClusterNamespace = Annotated[
     str, typer.Option("--namespace", "-n", envvar="RANKLINE_KFP_NAMESPACE", help="Namespace of the runs' pods.")
 ]
 
 
-@app.command("init", help=INIT_HELP)
+@app.command("init")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")],
     namespace: ClusterNamespace,
@@ -60,7 +45,20 @@ def init(
     ] = "rankline",
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there with other content.")] = False,
 ) -> None:
-    """See INIT_HELP."""
+    """Write the manifests that a recipe needs in one namespace, to review, commit and apply.
+
+    They are a service account, the volume (none with storage.workspace in a bucket), a job that fetches the recipe's
+    data and weights, the server with its service, MLflow's pages where the recipe tracks in a database, and a job that
+    rolls back. All fit Pod Security `restricted`, except volume-owner.yaml, which few storages need. The module
+    on_cluster has the recipe with the settings that you give here. No secret is written: `rankline cluster secrets`
+    prints them.
+
+    Example:
+
+      rankline cluster init team -r acme:shop -n team
+
+      kubectl apply -k team
+    """
     from pipelines.kubeflow.manifests.write import SetUp, recipe_reference, write_manifests
     from pipelines.recipes import named
 
@@ -100,7 +98,7 @@ def _notes(recipe: Recipe, source: str | None) -> Iterator[str]:
         yield f"pods read --source {source} in {recipe.cluster.workspace} or in a bucket, and not on this machine"
 
 
-@app.command("secrets", help=SECRETS_HELP)
+@app.command("secrets")
 def secrets(
     namespace: ClusterNamespace,
     recipe: RecipeName = "movielens",
@@ -108,7 +106,10 @@ def secrets(
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
 ) -> None:
-    """See SECRETS_HELP."""
+    """Print the secrets that a recipe names (cluster.secrets), with the values of the environment.
+
+    Example: rankline cluster secrets -r acme:shop -n team | kubectl apply -f -
+    """
     import yaml
 
     from pipelines.kubeflow.manifests.write import secret_manifests

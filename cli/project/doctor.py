@@ -15,16 +15,6 @@ import typer
 from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, Settings, SourcePath, Workspace
 from cli.runs.cluster import Target, with_cluster_options
 
-HELP = """Check this machine and a workspace before a run. Each line is ok, warn or fail, and says what to do.
-
-With --host, or another option of a cluster, it checks what `rankline submit` of the recipe needs there: that Kubeflow
-answers, and with a kubeconfig its version, the controller's defaults, namespace, service account, volume, secrets and
-nodes; the images' digests; and the stores. What this machine may not read is reported as not known.
-
-Nothing is changed.
-
-Exit code: 1 if something fails, 0 otherwise."""
-
 COLOURS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
 
@@ -43,7 +33,16 @@ def doctor(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Check this machine and a workspace before a run. Each line is ok, warn or fail, and says what to do.
+
+    With --host, or another option of a cluster, it checks what `rankline submit` of the recipe needs there: that
+    Kubeflow answers, and with a kubeconfig its version, the controller's defaults, namespace, service account, volume,
+    secrets and nodes; the images' digests; and the stores. What this machine may not read is reported as not known.
+
+    Nothing is changed.
+
+    Exit code: 1 if something fails, 0 otherwise.
+    """
     from cli.project.checks.model import CheckContext
     from cli.project.checks.run import run_checks
     from pipelines.recipes import named

@@ -18,14 +18,6 @@ from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, require_wor
 if TYPE_CHECKING:
     from pipelines.retention.policy import Decision, Keep, Plan
 
-HELP = """Remove what nothing needs any more: old runs, cached results, models no longer kept for rollback, leftovers.
-
-It shows what would be removed and asks; --yes does not ask, --dry-run only shows. The champion, the models it can be
-rolled back to, running runs, models that wait for review, and the history of every model are always kept.
-
-Exit code: 0 done, nothing to do, or the answer was no; 2 wrong usage, or there is no terminal to ask in.
-
-Example: rankline gc --keep-runs 10 --keep-days 3 --dry-run"""
 
 Runs = Annotated[int | None, typer.Option("--keep-runs", min=1, help="Number of latest runs to keep (20).")]
 Bundles = Annotated[
@@ -55,7 +47,15 @@ def gc(
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Remove what nothing needs any more: old runs, cached results, models no longer kept for rollback, leftovers.
+
+    It shows what would be removed and asks; --yes does not ask, --dry-run only shows. The champion, the models it can
+    be rolled back to, running runs, models that wait for review, and the history of every model are always kept.
+
+    Exit code: 0 done, nothing to do, or the answer was no; 2 wrong usage, or there is no terminal to ask in.
+
+    Example: rankline gc --keep-runs 10 --keep-days 3 --dry-run
+    """
     from pipelines.retention.inventory import repository_of
     from pipelines.retention.sweep import plan_sweep
 
@@ -111,11 +111,7 @@ def _sweep(plan: Plan, workspace: Path, repository: str, *, as_json: bool) -> An
 
 
 def _confirmed(plan: Plan) -> bool:
-    """Whether the user agrees.
-
-    Raises:
-        UsageError: there is no terminal to ask in.
-    """
+    """Whether the user agrees."""
     from rankline.errors import UsageError
 
     if not sys.stdin.isatty():

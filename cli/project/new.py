@@ -10,10 +10,6 @@ from typing import Annotated
 
 import typer
 
-HELP = """Create a small repository for your own recipes: one recipe, its tests, its CI, sample data.
-
-Example: rankline new shop, then cd shop && make test"""
-
 TEMPLATE = Path(__file__).with_name("template")
 SUFFIX = ".tmpl"  # keeps tools from taking the template's files for Python, YAML or make files
 NAME_PATTERN = re.compile(r"^[a-z][a-z0-9-]*$")
@@ -32,7 +28,10 @@ def new(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder to create; the recipe gets its name.")],
     name: Annotated[str, typer.Option(help="Name of the recipe, if it differs from the folder's.")] = "",
 ) -> None:
-    """See HELP."""
+    """Create a small repository for your own recipes: one recipe, its tests, its CI, sample data.
+
+    Example: rankline new shop, then cd shop && make test
+    """
     from rankline.errors import UsageError
 
     if not directory:
@@ -45,11 +44,7 @@ def new(
 
 
 def create_repository(folder: Path, *, name: str) -> list[str]:
-    """Write the repository, all of it or nothing; returns the paths of its files.
-
-    Raises:
-        UsageError: the folder is not empty, or a recipe cannot have this name.
-    """
+    """Write the repository, all of it or nothing; returns the paths of its files."""
     from pipelines.assets.synthetic_shop import write_shop
     from rankline.io.files import replacing
 

@@ -148,11 +148,7 @@ def _catalogue_items(registry: ModelRegistry) -> set[str] | None:
 
 
 def _refuse_unknown(registry: ModelRegistry, items: Sequence[str]) -> None:
-    """Check that the current catalogue has all of these items.
-
-    Raises:
-        RegistryError: it does not, there is none, or it cannot be read.
-    """
+    """Check that the current catalogue has all of these items."""
     from rankline.errors import RegistryError
     from rankline.io.files import first_line
 

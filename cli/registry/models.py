@@ -15,27 +15,14 @@ from cli.options import (
     open_registry,
     repository_of,
     require_champion,
-    require_workspace,
 )
 
 if TYPE_CHECKING:
     from rankline.registry.registry_state import Event
 
-CHAMPION_HELP = "Show which model serves, over which catalogue, since when and why, and how many items are hidden."
-HISTORY_HELP = """List every event of the model registry, oldest first; with --at show what served at a time.
-
-Example: rankline history --at 2026-11-30T12:00"""
-ROLLBACK_HELP = """Roll back to the model that served before, or to an earlier one.
-
-Without MODEL, each rollback goes one model further back and skips the ones that were rolled back from. With MODEL it
-takes any model that has served.
-
-The bundle is verified, an event is recorded (who, when, why), and running servers swap to it within seconds without a
-failed request. The next run may promote over it: to prevent that, pause its schedule (`rankline schedule pause`)."""
-
 
 def champion(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
-    """See CHAMPION_HELP."""
+    """Show which model serves, over which catalogue, since when and why, and how many items are hidden."""
     from rankline.registry import anchor as anchors
 
     registry = open_registry(workspace, repository)
@@ -69,7 +56,10 @@ def history(
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """See HISTORY_HELP."""
+    """List every event of the model registry, oldest first; with --at show what served at a time.
+
+    Example: rankline history --at 2026-11-30T12:00
+    """
     events = open_registry(workspace, repository).history()
     if at:
         _print_serving_at(events, at, as_json)
@@ -84,14 +74,13 @@ def history(
 
 
 def _print_serving_at(events: list[Event], at: str, as_json: bool) -> None:
-    from datetime import datetime
-
     from cli.review.status import serving_lines
     from rankline.errors import UsageError
+    from rankline.utc import parse_utc
     from review.timeline import serving_at
 
     try:
-        instant = datetime.fromisoformat(at)
+        instant = parse_utc(at)
     except ValueError as error:
         raise UsageError(
             "this is no time", expected="an ISO time, such as 2026-11-30T12:00 or 2026-11-30T13:00+01:00", found=at
@@ -129,20 +118,21 @@ def rollback(
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """See ROLLBACK_HELP."""
-    from cli.registry.announce import announce
-    from rankline.registry.rollback import roll_back
+    """Roll back to the model that served before, or to an earlier one.
+
+    Without MODEL, each rollback goes one model further back and skips the ones that were rolled back from. With MODEL
+    it takes any model that has served.
+
+    The bundle is verified, an event is recorded (who, when, why), and running servers swap to it within seconds without
+    a failed request. The next run may promote over it: to prevent that, pause its schedule (`rankline schedule pause`).
+    """
+    from cli.review.decisions import open_desk
     from rankline.runtime.current_user import current_user
 
-    registry = open_registry(workspace, repository)
-    event = roll_back(
-        registry, to=model, who=current_user(), why=why or "rolled back by hand",
-        workspace=workspace if repository else require_workspace(workspace, "online", suffixes=("feature_store.yaml",)),
-    )  # fmt: skip
-    if warning := registry.relisted_warning(event.champion_before, event.model_id):
-        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
+    desk = open_desk(workspace, repository)
+    event = desk.roll_back(model, who=current_user(), why=why or "rolled back by hand")
     if as_json:
         typer.echo(event.model_dump_json(indent=2))
     else:
         typer.echo(f"{event.model_id} serves again (event {event.n}); before it was {event.champion_before}")
-    announce(workspace, registry, event)
+    desk.announce(event)

@@ -6,15 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, ReadWorkspace, RepositoryUrl, open_registry, require_workspace
-
-HELP = """Make a registered model serve although no gate has passed it. Only for emergencies.
-
-The event has your name and the reason. `rankline champion`, `rankline history` and every verdict show it until another
-model is promoted, or until the evaluations of later nights prove that the model is within the loss budget. The anchor
-stays what it was. Running servers swap to the model within seconds.
-
-Example: rankline promote 5468169b --break-glass --reason "the champion recommends recalled items" """
+from cli.options import WORKSPACE, AsJson, ReadWorkspace, RepositoryUrl
 
 
 def promote(
@@ -25,11 +17,16 @@ def promote(
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
-    from cli.registry.announce import announce
+    """Make a registered model serve although no gate has passed it. Only for emergencies.
+
+    The event has your name and the reason. `rankline champion`, `rankline history` and every verdict show it until
+    another model is promoted, or until the evaluations of later nights prove that the model is within the loss budget.
+    The anchor stays what it was. Running servers swap to the model within seconds.
+
+    Example: rankline promote 5468169b --break-glass --reason "the champion recommends recalled items"
+    """
+    from cli.review.decisions import open_desk
     from rankline.errors import UsageError
-    from rankline.registry import anchor
-    from rankline.registry.rollback import refuse_missing_features
     from rankline.runtime.current_user import current_user
 
     if not break_glass:
@@ -39,16 +36,11 @@ def promote(
             found="no --break-glass",
             hint="`rankline run` trains, evaluates and promotes; `rankline rollback` goes back to a former champion",
         )
-    registry = open_registry(workspace, repository)
-    if not repository:
-        workspace = require_workspace(workspace, "online", suffixes=("feature_store.yaml",))
-    event = anchor.break_glass(
-        registry, model, who=current_user(), why=reason,
-        check=lambda chosen: refuse_missing_features(registry.manifest(chosen).features.service, workspace),
-    )  # fmt: skip
+    desk = open_desk(workspace, repository)
+    event = desk.break_glass(model, who=current_user(), why=reason)
     if as_json:
         typer.echo(event.model_dump_json(indent=2))
     else:
         before = event.champion_before or "none"
         typer.echo(f"{event.model_id} serves (event {event.n}), promoted past the gates; before it was {before}")
-    announce(workspace, registry, event)
+    desk.announce(event)

@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from rankline.notifications.notify import Resent
     from rankline.registry.model_registry import ModelRegistry
 
-HELP = """Make MLflow show what the model registry says, and send the notifications that were not delivered.
-
-Every candidate, refused ones too, has a run and a model version in MLflow. The alias `champion` names the version that
-serves, `candidate` the newest one that waits for a reviewer. What is missing or points elsewhere is repaired; a second
-sync changes nothing. Run it after MLflow was down, or from cron.
-
-The settings are those of the newest run in the workspace, or of --recipe.
-
-Example: rankline sync --dry-run"""
-
 
 def sync(
     recipe: Annotated[
@@ -39,7 +29,16 @@ def sync(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Make MLflow show what the model registry says, and send the notifications that were not delivered.
+
+    Every candidate, refused ones too, has a run and a model version in MLflow. The alias `champion` names the version
+    that serves, `candidate` the newest one that waits for a reviewer. What is missing or points elsewhere is repaired;
+    a second sync changes nothing. Run it after MLflow was down, or from cron.
+
+    The settings are those of the newest run in the workspace, or of --recipe.
+
+    Example: rankline sync --dry-run
+    """
     from cli.bucket_copy import bucket_of
     from pipelines.recipe import run_context
     from rankline.notifications.notify import Resent, resend
@@ -98,11 +97,7 @@ def _recipe(name: str, settings: list[str], workspace: Path) -> Recipe:
 
 
 def _sync(models: ModelRegistry, announcer: Announcer, *, dry_run: bool, shows_changes: bool) -> Synced:
-    """Sync with MLflow, which has one error for all of its own.
-
-    Raises:
-        StorageError: MLflow cannot be read or written.
-    """
+    """Sync with MLflow, which has one error for all of its own."""
     from rankline.errors import StorageError
     from rankline.io.files import first_line
     from rankline.mirror.sync import Synced, sync

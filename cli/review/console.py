@@ -13,18 +13,6 @@ import typer
 from cli.options import WORKSPACE, AsJson, ReadWorkspace, RepositoryUrl
 from cli.review.decisions import StoresOf, open_desk
 
-HELP = """Serve the review desk as web pages: queue, evidence, approve, reject, timeline, what serves, roll back.
-
-Without sign-in it is for this machine alone, and you are its operator. Others sign in with OpenID Connect or by a proxy
-(Kubeflow's), and --roles says who is viewer, reviewer and operator. Scripts send a token of `rankline review token`.
-
-Example: rankline review serve --server http://127.0.0.1:8000, then open http://127.0.0.1:8010"""
-TOKEN_HELP = """Create a token for a script, and print it once: the file has only its sha256.
-
-Running consoles know it at once. Send it as Authorization: Bearer, with Accept: application/json for JSON.
-
-Example: rankline review token nightly-report --role viewer"""
-
 TOKENS = "review/tokens.json"  # in the workspace
 Tokens = Annotated[
     Path | None, typer.Option("--tokens", help="Token file. Default: review/tokens.json in the workspace.")
@@ -68,7 +56,14 @@ def serve(
         Path | None, typer.Option(help="Write {url, pid} to this file once requests are answered.")
     ] = None,
 ) -> None:
-    """See HELP."""
+    """Serve the review desk as web pages: queue, evidence, approve, reject, timeline, what serves, roll back.
+
+    Without sign-in it is for this machine alone, and you are its operator. Others sign in with OpenID Connect or by a
+    proxy (Kubeflow's), and --roles says who is viewer, reviewer and operator. Scripts send a token of `rankline review
+    token`.
+
+    Example: rankline review serve --server http://127.0.0.1:8000, then open http://127.0.0.1:8010
+    """
     from review.console.server import serve as serve_console
     from review.console.settings import ConsoleSettings, OidcSettings, ProxySettings, networks
 
@@ -101,7 +96,12 @@ def token(
     tokens: Tokens = None,
     as_json: AsJson = False,
 ) -> None:
-    """See TOKEN_HELP."""
+    """Create a token for a script, and print it once: the file has only its sha256.
+
+    Running consoles know it at once. Send it as Authorization: Bearer, with Accept: application/json for JSON.
+
+    Example: rankline review token nightly-report --role viewer
+    """
     from cli.options import require_workspace
     from review.console.signin.tokens import add_token, revoke_token
 

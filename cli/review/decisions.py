@@ -203,7 +203,7 @@ def approve(
     """Approve a candidate that waits: its features come online, and it serves.
 
     Running servers swap to it within seconds without a failed request. With decide.four_eyes the one who started the
-    run may not approve; where nobody knows who did, two reviewers have to.
+    run may not approve; where it is not known who did, two reviewers have to.
 
     Exit code: 0 it serves, or this was the first of two approvals; 4 stale or decided on meanwhile; 2 wrong usage, or
     another reviewer has to approve; 1 failed, and nothing changed.

@@ -13,16 +13,6 @@ from cli.options import WORKSPACE, AsJson, RepositoryUrl, Settings, Workspace, o
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
-HELP = """Measure a registered model again beside the present champion, without training, and decide on it again.
-
-A candidate is stale when the champion, its catalogue or the bundle changed since it was judged. This runs the steps
-evaluate and decide on the outputs of the run that made it, as they are in that run's folder or the cache, and promote
-where decide.mode=auto and every gate is met. What is gone of them is named.
-
-Exit code: as of `rankline run`: 0 promoted or waiting for review, 3 refused by a gate.
-
-Example: rankline evaluate --candidate 5468169b"""
-
 
 def evaluate(
     candidate: Annotated[str, typer.Option("--candidate", help="Model id, or the start of one.")],
@@ -34,7 +24,16 @@ def evaluate(
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Measure a registered model again beside the present champion, without training, and decide on it again.
+
+    A candidate is stale when the champion, its catalogue or the bundle changed since it was judged. This runs the steps
+    evaluate and decide on the outputs of the run that made it, as they are in that run's folder or the cache, and
+    promote where decide.mode=auto and every gate is met. What is gone of them is named.
+
+    Exit code: as of `rankline run`: 0 promoted or waiting for review, 3 refused by a gate.
+
+    Example: rankline evaluate --candidate 5468169b
+    """
     from cli.runs.progress import reason_lines, summary_lines
     from pipelines.runs.evaluation import evaluate_candidate
     from pipelines.runs.single_step import StepStopped

@@ -14,17 +14,14 @@ if TYPE_CHECKING:
     from pipelines.runs.store import RunInfo
     from review.timeline import Serving
 
-STATUS_HELP = """Show what serves, since when and why, what warns, which candidates wait, and the last runs.
-
-Example: rankline status -w .rankline"""
-LINEAGE_HELP = """Show where a model comes from: data, code, recipe, run, the models it was started from, its evidence.
-
-Example: rankline lineage 5468169b"""
 LAST_RUNS = 5
 
 
 def status(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
-    """See STATUS_HELP."""
+    """Show what serves, since when and why, what warns, which candidates wait, and the last runs.
+
+    Example: rankline status -w .rankline
+    """
     from cli.review.decisions import table
     from review.queue import queue
     from review.timeline import serving
@@ -84,7 +81,10 @@ def lineage(
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """See LINEAGE_HELP."""
+    """Show where a model comes from: data, code, recipe, run, the models it was started from, its evidence.
+
+    Example: rankline lineage 5468169b
+    """
     from cli.formats import aligned_lines
     from cli.options import require_champion
     from review.comparison import full_id

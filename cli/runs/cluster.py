@@ -149,11 +149,7 @@ def with_cluster_options(command: Callable[..., None], *, zoned: bool = False) -
 
 
 def _targets_cluster(ctx: typer.Context, options: dict[str, Any]) -> bool:
-    """Whether the command is for a cluster.
-
-    Raises:
-        UsageError: a workspace and a cluster are both given.
-    """
+    """Whether the command is for a cluster."""
 
     def given(name: str) -> bool:
         source = ctx.get_parameter_source(name)

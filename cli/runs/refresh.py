@@ -18,23 +18,6 @@ from cli.options import (
     require_workspace,
 )
 
-HELP = """Refresh the champion's catalogue: changed items are embedded, checked and published; nothing is trained.
-
-The items are the recipe's own table, or those of --items, read with the recipe's settings. An item replaces the one
-with the same id. An item that is not available (by the source's column for that) is no longer recommended.
-
-The recipe's own table is complete: items that are no longer in it are removed, unless --no-whole is given. The items of
---items are changes, and the last row of an id counts; --whole says that they are complete. --only names the columns
-that these items have, such as prices and stock; all other columns stay as they are.
-
-A row that cannot be read is rejected and counted, and its item stays as it was. Servers swap to what is published by
-themselves.
-
-Exit code: 0 published, or nothing changed; 3 refused by a check, and nothing changes; 2 wrong usage; 1 failed;
-4 another model or catalogue came to serve meanwhile; 130 interrupted or cancelled.
-
-Example: rankline refresh --recipe shop --items prices.csv --only price,available"""
-
 
 def refresh(
     recipe: RecipeName = "movielens",
@@ -64,7 +47,23 @@ def refresh(
     runner: Runner = "local",
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Refresh the champion's catalogue: changed items are embedded, checked and published; nothing is trained.
+
+    The items are the recipe's own table, or those of --items, read with the recipe's settings. An item replaces the one
+    with the same id. An item that is not available (by the source's column for that) is no longer recommended.
+
+    The recipe's own table is complete: items that are no longer in it are removed, unless --no-whole is given. The
+    items of --items are changes, and the last row of an id counts; --whole says that they are complete. --only names
+    the columns that these items have, such as prices and stock; all other columns stay as they are.
+
+    A row that cannot be read is rejected and counted, and its item stays as it was. Servers swap to what is published
+    by themselves.
+
+    Exit code: 0 published, or nothing changed; 3 refused by a check, and nothing changes; 2 wrong usage; 1 failed;
+    4 another model or catalogue came to serve meanwhile; 130 interrupted or cancelled.
+
+    Example: rankline refresh --recipe shop --items prices.csv --only price,available
+    """
     from cli.runs.run import fetch_assets, run_and_report
     from pipelines.recipes import named
     from pipelines.refresh import refresh as run_refresh

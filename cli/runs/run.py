@@ -16,23 +16,6 @@ if TYPE_CHECKING:
     from pipelines.recipes import Recipe
     from pipelines.runs.runner import RunHandle
 
-HELP = """Run a recipe's training pipeline on this machine, with steps as processes or containers (--runner docker).
-
-Steps whose inputs, settings and code have not changed are reused from earlier runs; each step says why it ran.
-
---plan shows this beforehand, with estimated times, and runs nothing.
-
-Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong usage; 1 failed;
-4 another model came to serve meanwhile: run it again; 130 interrupted or cancelled.
-
-Example: rankline run --recipe movielens --set finetune.epochs=3"""
-
-COMPILE_HELP = """Compile a recipe into a Kubeflow pipeline package: pinned images, resources, retries, secrets.
-
---flow refresh or features compiles what `rankline refresh` or `rankline features materialize` runs instead of the
-training pipeline.
-
-Example: rankline compile --recipe movielens -o flow.yaml --set cluster.images.data=registry/data@sha256:…"""
 
 FlowOption = Annotated[
     Flow,
@@ -52,7 +35,17 @@ def run(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Run a recipe's training pipeline on this machine, with steps as processes or containers (--runner docker).
+
+    Steps whose inputs, settings and code have not changed are reused from earlier runs; each step says why it ran.
+
+    --plan shows this beforehand, with estimated times, and runs nothing.
+
+    Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong usage; 1 failed;
+    4 another model came to serve meanwhile: run it again; 130 interrupted or cancelled.
+
+    Example: rankline run --recipe movielens --set finetune.epochs=3
+    """
     from pipelines.recipes import named
     from pipelines.runs.runner import run as run_recipe
 
@@ -149,7 +142,13 @@ def compile_(
     settings: Settings = [],  # noqa: B006
     flow: FlowOption = "train",
 ) -> None:
-    """See COMPILE_HELP."""
+    """Compile a recipe into a Kubeflow pipeline package: pinned images, resources, retries, secrets.
+
+    --flow refresh or features compiles what `rankline refresh` or `rankline features materialize` runs instead of the
+    training pipeline.
+
+    Example: rankline compile --recipe movielens -o flow.yaml --set cluster.images.data=registry/data@sha256:…
+    """
     from pipelines.package import compile_flow
     from pipelines.recipes import named
 

@@ -31,26 +31,6 @@ if TYPE_CHECKING:
     from pipelines.kubeflow.client import Access
     from pipelines.recipes import Recipe
 
-HELP = """Run a recipe on a Kubeflow cluster: the training pipeline, or a smaller one (--flow).
-
-The package is uploaded as a version of the recipe's pipeline, unless the cluster has the same content already. The run
-starts in an experiment, and the URL of its page is printed. With --wait it is watched to its end.
-
---plan uploads nothing. It shows what would be uploaded, and for each step of the training pipeline whether it would be
-reused and why, as far as that can be known from here. The cluster's workspace decides: it is in a bucket (-w URL), or
--w FOLDER says where its volume is mounted on this machine.
-
---flow refresh runs `rankline refresh` of the recipe's own items there; --flow features runs `rankline features
-materialize` up to the end of the recipe's window.
-
-With --wait a run is cancelled once a step of it has been pending for longer than it may take.
-
-Exit code: 0 started, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
-materialized; 3 refused by a gate or a check; 4 another model came to serve meanwhile: submit it again; 2 wrong usage;
-1 failed, or a step could not begin; 130 cancelled, or interrupted: then the run continues.
-
-Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
-
 
 def submit(
     recipe: RecipeName = "movielens",
@@ -83,7 +63,26 @@ def submit(
     poll_s: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between two polls of the run.")] = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Run a recipe on a Kubeflow cluster: the training pipeline, or a smaller one (--flow).
+
+    The package is uploaded as a version of the recipe's pipeline, unless the cluster has the same content already. The
+    run starts in an experiment, and the URL of its page is printed. With --wait it is watched to its end.
+
+    --plan uploads nothing. It shows what would be uploaded, and for each step of the training pipeline whether it would
+    be reused and why, as far as that can be known from here. The cluster's workspace decides: it is in a bucket (-w
+    URL), or -w FOLDER says where its volume is mounted on this machine.
+
+    --flow refresh runs `rankline refresh` of the recipe's own items there; --flow features runs `rankline features
+    materialize` up to the end of the recipe's window.
+
+    With --wait a run is cancelled once a step of it has been pending for longer than it may take.
+
+    Exit code: 0 started, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
+    materialized; 3 refused by a gate or a check; 4 another model came to serve meanwhile: submit it again; 2 wrong
+    usage; 1 failed, or a step could not begin; 130 cancelled, or interrupted: then the run continues.
+
+    Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait
+    """
     from pipelines.recipes import named
 
     mounted = None if "://" in workspace or not workspace else Path(workspace)

@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from pipelines.tuning.report import History
     from pipelines.tuning.study import Tuning
 
-HELP = """Search for better settings of a recipe, for some minutes.
-
-Each trial runs the pipeline's steps up to distill with other settings and reuses all that is the same; one that falls
-behind is pruned. The validation requests decide, and the test requests are not read. The first trial has the recipe's
-own settings. A search that was ended continues where it was.
-
-The best settings are in a file that `--set @FILE` reads; the history is a page with plots.
-
-Example: rankline tune movielens --minutes 60 --only distill"""
-
 
 def tune(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe (`rankline recipes`), or module:function.")],
@@ -39,7 +29,16 @@ def tune(
     plan: Annotated[bool, typer.Option("--plan", help="Try nothing; show the ranges and what was tried.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """See HELP."""
+    """Search for better settings of a recipe, for some minutes.
+
+    Each trial runs the pipeline's steps up to distill with other settings and reuses all that is the same; one that falls
+    behind is pruned. The validation requests decide, and the test requests are not read. The first trial has the recipe's
+    own settings. A search that was ended continues where it was.
+
+    The best settings are in a file that `--set @FILE` reads; the history is a page with plots.
+
+    Example: rankline tune movielens --minutes 60 --only distill
+    """
     from cli.runs.run import fetch_assets
     from pipelines.recipes import named
     from pipelines.tuning.study import Limits, Tuning

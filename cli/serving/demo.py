@@ -13,10 +13,6 @@ import typer
 
 from cli.options import WORKSPACE, RecipeName, Settings, Workspace
 
-HELP = """Run the whole product on real data: fetch, train, promote, serve, answer one request, stop.
-
-About eight minutes on two cores the first time, under a minute after that, since unchanged steps are reused."""
-
 START_TIMEOUT_S = 60
 
 
@@ -26,7 +22,10 @@ def demo(
     settings: Settings = [],  # noqa: B006
     workspace: Workspace = WORKSPACE,
 ) -> None:
-    """See HELP."""
+    """Run the whole product on real data: fetch, train, promote, serve, answer one request, stop.
+
+    About eight minutes on two cores the first time, under a minute after that, since unchanged steps are reused.
+    """
     from cli.formats import format_duration
     from cli.runs.progress import Screen, summary_lines
     from cli.runs.run import fetch_assets, report_pages

@@ -12,15 +12,6 @@ import typer
 from cli.bucket_copy import bucket_of
 from cli.options import WORKSPACE, AsJson, ReadWorkspace, RepositoryUrl, Url
 
-HELP = """Serve the workspace's champion over HTTP, swapping to a new one without dropping a request.
-
-Example: rankline serve --port 8000, then rankline ask 196"""
-ASK_HELP = """Ask a running server for recommendations to a user, for results of a query, or for both together.
-
-Examples: rankline ask 196; rankline ask --query "how long does a permit take?"; rankline ask c017 -q kettle
-
-With what is known of the request: rankline ask c017 --context device=phone"""
-
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -44,7 +35,10 @@ def serve(
         float, typer.Option(help="Largest body of a request in MiB; a larger one gets 413.", min=0.001)
     ] = 8.0,
 ) -> None:
-    """See HELP."""
+    """Serve the workspace's champion over HTTP, swapping to a new one without dropping a request.
+
+    Example: rankline serve --port 8000, then rankline ask 196
+    """
     from serving.server import main
 
     arguments = server_arguments(
@@ -80,7 +74,12 @@ def ask(
     url: Url = "http://127.0.0.1:8000",
     as_json: AsJson = False,
 ) -> None:
-    """See ASK_HELP."""
+    """Ask a running server for recommendations to a user, for results of a query, or for both together.
+
+    Examples: rankline ask 196; rankline ask --query "how long does a permit take?"; rankline ask c017 -q kettle
+
+    With what is known of the request: rankline ask c017 --context device=phone
+    """
     if user is None and query is None:
         raise typer.BadParameter("give a user, --query, or both", param_hint="USER")
     answer = ask_server(url, user=user, query=query, candidates=candidates, context=parse_context(context), k=k)

@@ -18,26 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Erase users from everything that Rankline keeps.", no_args_is_help=True)
 
-ERASE_HELP = """Erase users from the workspace and from every storage that its runs and schedules name.
 
-Finished steps that hold a user's rows are removed, and the next run computes them again. Online stores, their sources,
-logs, run records and profiles are written anew; of evidence, the tables of requests are removed and the reports stay.
-Then everything is searched for the ids, and the command fails if it finds one.
-
-The users go on a list of keyed hashes, <workspace>/erased, which ingest leaves out of every later run: data that brings
-them again does not bring them back. With ingest.hash_users, give the plain ids and set the key in the environment.
-
-Models that were trained before have learnt from these users: they hold no ids, and the next training replaces them.
-Sources outside of the workspace and copies that you made stay as they are.
-
-An id that is found nowhere is named: check how the source writes it.
-
-Exit code: 0 done; 1 something still holds an id; 2 wrong usage, or a run is in progress.
-
-Examples: rankline users erase u17; rankline users erase --file requests.txt --dry-run"""
-
-
-@app.command("erase", help=ERASE_HELP)
+@app.command("erase")
 def erase(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of users, as the source has them.")] = None,
     file: Annotated[str, typer.Option("--file", help="File with more ids, one per line; - reads standard input.")] = "",
@@ -45,7 +27,25 @@ def erase(
     workspace: ReadWorkspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
-    """See ERASE_HELP."""
+    """Erase users from the workspace and from every storage that its runs and schedules name.
+
+    Finished steps that hold a user's rows are removed, and the next run computes them again. Online stores, their
+    sources, logs, run records and profiles are written anew; of evidence, the tables of requests are removed and the
+    reports stay. Then everything is searched for the ids, and the command fails if it finds one.
+
+    The users go on a list of keyed hashes, <workspace>/erased, which ingest leaves out of every later run: data that
+    brings them again does not bring them back. With ingest.hash_users, give the plain ids and set the key in the
+    environment.
+
+    Models that were trained before have learnt from these users: they hold no ids, and the next training replaces them.
+    Sources outside of the workspace and copies that you made stay as they are.
+
+    An id that is found nowhere is named: check how the source writes it.
+
+    Exit code: 0 done; 1 something still holds an id; 2 wrong usage, or a run is in progress.
+
+    Examples: rankline users erase u17; rankline users erase --file requests.txt --dry-run
+    """
     from pipelines.erasure.erase import erase as erase_users
 
     users = _collect_ids(ids or [], file)
@@ -61,11 +61,7 @@ def erase(
 
 
 def _collect_ids(ids: list[str], file: str) -> list[str]:
-    """The ids of the command line and of a file, each once.
-
-    Raises:
-        UsageError: there is none, or the file cannot be read.
-    """
+    """The ids of the command line and of a file, each once."""
     from rankline.errors import UsageError
 
     lines: list[str] = []

@@ -158,7 +158,7 @@ def check_canaries(
                     agreements += _agreement(server, bundle, example, candidates)
                 progress.update(done + 1, len(examples))
     except ServerError as error:
-        failures.append(f"{error.message}: {error.found}")
+        failures.append(error.one_line)
     yield Check(
         name="canaries",
         met=not failures,

@@ -14,6 +14,7 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
     from components.catalogue.config import CatalogueConfig
     from components.catalogue.lineage import lineage
     from components.catalogue.step import catalogue
+    from rankline.registry.run_models import champion_bundle
     from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
@@ -28,7 +29,7 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
             inputs={"raw": Path(raw.path)},
             outputs={"revision": Path(revision.path)},
             arguments={"serves_over": decided_by["serves over"]},
-            load_arguments=lambda: {"bundle": context.champion_bundle(champion)},
+            load_arguments=lambda: {"bundle": champion_bundle(context, champion)},
             lineage=lambda: decided_by,
             code=("serving.server",),
             preload=("onnxruntime", "faiss", "scipy.sparse", "pyarrow.parquet"),

@@ -9,6 +9,7 @@ from typing import Any
 from components.evaluate.champion_for import anchor_for, champion_for, is_champion
 from components.evaluate.config import EvaluateConfig
 from rankline.model.bundle import MANIFEST, unverified_model_id
+from rankline.registry.run_models import bundle_folder
 from rankline.runtime import references
 from rankline.runtime.lineage import LineageFacts
 from rankline.runtime.run_context import RunContext
@@ -59,4 +60,4 @@ class EvaluateLineage:
             "champion": champion_for(self._model_id, self._champion),
             "anchor": anchor_for(self._model_id, self._champion, self._anchor),
         }
-        return {name: self._run.bundle_folder(model) if model else None for name, model in models.items()}
+        return {name: bundle_folder(self._run, model) if model else None for name, model in models.items()}

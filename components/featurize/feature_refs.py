@@ -1,7 +1,7 @@
 """The features that requests and items carry, as Feast names them ("view:feature")."""
 
-from feature_repo.item import CONTENT
 from feature_repo.profile import USER_PROFILE
+from feature_repo.views import CONTENT
 from rankline.features import transforms
 from rankline.features.profile import CONTEXT, PROFILE, ProfileFields
 

@@ -16,6 +16,7 @@ from typing import Any
 from rankline.errors import RegistryError, StorageError, UsageError
 from rankline.io.files import first_line, read_json_object, replacing, write_json
 from rankline.io.storage import FeatureStoreConfig
+from rankline.utc import parse_utc
 
 PROJECT = "rankline"
 # The rows of the first view have the exact times at which events became known, those of the others whole days. The
@@ -115,7 +116,7 @@ def _materialize(
         if shared_watermark and datetime.fromisoformat(shared_watermark["until"]) > until and not replace_later:
             write_json(folder / WATERMARK, shared_watermark)
             return {**shared_watermark, "moved": False}
-        hash_users = (read_json_object(features / "summary.json") or {}).get("hash_users")
+        hash_users = read_json_object(features / "summary.json").get("hash_users")
         return {**materialize(folder, until=until, owner=owner, hash_users=hash_users), "moved": True}
 
 
@@ -141,7 +142,6 @@ def _last_known(sources: Path) -> datetime:
 def _parse_time(value: Any) -> datetime:
     """A watermark's time; 1970 if it cannot be read, so that the store is written again."""
     try:
-        time = datetime.fromisoformat(value)
+        return parse_utc(value)
     except (ValueError, TypeError):
         return datetime.fromtimestamp(0, UTC)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -18,6 +18,7 @@ from rankline.registry.model_registry import ModelRegistry, evidence_name
 from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
 from rankline.runtime.run_summary import Prices, step_cost
+from rankline.utc import parse_utc
 
 VALIDATION = "measures.json"  # in what validate reports
 
@@ -29,7 +30,7 @@ def run_measures(
 
     Without ``checks`` there are none of the data, without a ledger none of the cost.
     """
-    validation: dict[str, Any] = (read_json_object(checks / VALIDATION) if checks else None) or {}
+    validation: dict[str, Any] = read_json_object(checks / VALIDATION) if checks else {}
     ages = {
         "events_hours": validation.get("newest_event") or manifest.data_end,
         "features_hours": manifest.data_end,
@@ -70,10 +71,9 @@ def save_run_measures(verdict: Path, measured: RunMeasures, policy: PromotionPol
 
 def _hours_since(iso_time: str) -> float | None:
     try:
-        time = datetime.fromisoformat(iso_time)
+        return (datetime.now(UTC) - parse_utc(iso_time)).total_seconds() / 3600
     except ValueError:
         return None
-    return (datetime.now(UTC) - (time if time.tzinfo else time.replace(tzinfo=UTC))).total_seconds() / 3600
 
 
 def _cost(ledger_folder: Path, prices: Prices) -> dict[str, float | None]:

@@ -79,7 +79,7 @@ def _paths(folder: Path) -> tuple[Path, Path]:
 
 
 def _describe(path: Path) -> str:
-    return describe_holder(read_json_object(path) or {})
+    return describe_holder(read_json_object(path))
 
 
 def _remove(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +61,10 @@ def write_ads(folder: Path, *, users: int = 600, requests: int = 24, seed: int =
             anywhere = click * sum(SEEN_AT) / POSITIONS
             truth.append((*shown_as, *(f"{p:.6f}" for p in (click * SEEN_AT[position - 1], anywhere, conversion))))
     items = [(each.name, each.headline, each.topic, f"{each.price:.2f}") for each in campaigns]
-    _write(folder / "campaigns.csv", "campaign headline topic price", items)
+    write_csv(folder / "campaigns.csv", "campaign headline topic price", items)
     columns = "request campaign user shown_at position"
-    _write(folder / "impressions.csv", f"{columns} clicked converted revenue", impressions)
-    _write(folder / TRUTH_FILE, f"{columns} click click_anywhere conversion_of_click", truth)
+    write_csv(folder / "impressions.csv", f"{columns} clicked converted revenue", impressions)
+    write_csv(folder / TRUTH_FILE, f"{columns} click click_anywhere conversion_of_click", truth)
 
 
 def _draw_campaigns(rng: random.Random) -> list[_Campaign]:
@@ -93,7 +93,8 @@ def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def _write(path: Path, header: str, rows: Iterable[tuple[object, ...]]) -> None:
+def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table; ``header`` has the names of its columns, with spaces between them."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(header.split())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from pathlib import Path
+
+from pipelines.assets.synthetic_ads import write_csv
 
 CATEGORIES = ("garden", "kitchen", "books", "toys", "sport", "music")
 ADJECTIVES = ("red", "blue", "small", "large", "old", "new", "soft", "round", "plain", "fine")
@@ -66,14 +67,11 @@ def write_searched_shop(folder: Path, *, users: int = 250, events: int = 8, seed
                 items.append(
                     (product, colour, quality, f"{quality} {colour} {product}", f"a {product} {detail}", price)
                 )
-    with (folder / "items.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["sku", "name", "description", "shelf", "price", "in_stock", "weight_kg"])
-        for number, (product, _, _, title, text, price) in enumerate(items):
-            stock = "false" if number % 53 == 52 else "true"
-            writer.writerow(
-                [f"s{number:03}", title, text, product, f"{price:.2f}", stock, f"{rng.uniform(0.1, 9):.2f}"]
-            )
+    stock = [
+        (f"s{n:03}", title, text, product, f"{price:.2f}", str(n % 53 != 52).lower(), f"{rng.uniform(0.1, 9):.2f}")
+        for n, (product, _, _, title, text, price) in enumerate(items)
+    ]
+    write_csv(folder / "items.csv", "sku name description shelf price in_stock weight_kg", stock)
     rows = []
     for user in range(users):
         favourite_colour, is_rich = rng.choice(COLOURS), rng.random() < 0.5
@@ -88,11 +86,5 @@ def write_searched_shop(folder: Path, *, users: int = 250, events: int = 8, seed
             )
             rows.append((f"c{user:03}", query, f"s{number:03}", timestamp))
     rows.sort(key=lambda row: row[3])
-    with (folder / "events.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["customer", "searched", "sku", "bought_at"])
-        writer.writerows(rows)
-    with (folder / "users.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["customer"])
-        writer.writerows([f"c{user:03}"] for user in range(users))
+    write_csv(folder / "events.csv", "customer searched sku bought_at", rows)
+    write_csv(folder / "users.csv", "customer", [(f"c{user:03}",) for user in range(users)])

@@ -127,11 +127,7 @@ def _user_columns(known: Recorded) -> frozenset[str]:
 
 
 def _hashed_forms(forms: Collection[str], known: Recorded) -> set[str]:
-    """The ids as the recipes hash them, and as what was written before says that they are hashed.
-
-    Raises:
-        UsageError: a key is not in the environment, or another one is.
-    """
+    """The ids as the recipes hash them, and as what was written before says that they are hashed."""
     variables = {str(each["hash_users"]) for each in known.ingests if each.get("hash_users")}
     keys = {
         variable: UserKey.from_environment(variable) for variable in variables | {name for name, _, _ in known.keys}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from pydantic import ValidationError
 
 from pipelines.recipe import WORKSPACE_PLACEHOLDER
 from pipelines.retention.inventory import is_run, list_folders
-from pipelines.runs.folder import RECIPE, read_json_object
+from pipelines.runs.folder import RECIPE
 from pipelines.schedules.store import ScheduleStore
 from rankline.contracts import replace_in_strings
 from rankline.io import storage
-from rankline.io.files import write_bytes
+from rankline.io.files import json_object, read_json_object, write_bytes
 from rankline.io.storage import StorageConfig
 from rankline.registry.removal import delete_atomically
 
@@ -118,11 +117,9 @@ def _keys(workspace: Path, storages: tuple[StorageConfig, ...]) -> Iterator[tupl
             top, name = place.in_workspace(file).split("/")[0], file.rpartition("/")[2]
             if name != {**dict.fromkeys(_STEPS, "summary.json"), "online": "watermark.json"}.get(top):
                 continue
-            with contextlib.suppress(ValueError):
-                content = json.loads(place.read(file))
-                hashed = content.get("hash_users") if isinstance(content, dict) else None
-                if isinstance(hashed, dict) and hashed.get("variable"):
-                    yield str(hashed["variable"]), str(hashed.get("key", "")), f"{place.url}/{file}"
+            hashed = json_object(place.read(file)).get("hash_users")
+            if isinstance(hashed, dict) and hashed.get("variable"):
+                yield str(hashed["variable"]), str(hashed.get("key", "")), f"{place.url}/{file}"
 
 
 def places(workspace: Path, storages: tuple[StorageConfig, ...]) -> list[Place]:

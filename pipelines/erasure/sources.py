@@ -45,15 +45,15 @@ def examine(name: str, content: bytes, ids: UserIds, layout: Layout) -> Examined
         if content.startswith(b"PK\x03\x04") and suffix not in _CLOSED:
             return _archive(content, ids, layout)
     except (pa.ArrowException, zipfile.BadZipFile, EOFError, OSError, RuntimeError):
-        return Examined(content, fault="not searched: it is damaged, or nobody can unpack it")
+        return Examined(content, fault="not searched: it is damaged, or encrypted")
     if suffix in _CLOSED:
-        return Examined(content, fault=f"not searched: nobody here reads {suffix} files")
+        return Examined(content, fault=f"not searched: {suffix} files cannot be read")
     is_table = suffix in _TABLES
     text = None if content.startswith(b"SQLite format 3") or content[8:12] == b"DUCK" else layout.decode(content)
     if text is None:
         held = holds(name, content, ids)
         unread = "not searched: its encoding is not known (ingest.files.encoding)" if is_table else ""
-        return Examined(content, fault="nobody knows how to take a user out of such a file" if held else unread)
+        return Examined(content, fault="a user cannot be removed from such a file" if held else unread)
     return _text(*text, content, ids, layout)
 
 
@@ -79,7 +79,7 @@ def _archive(content: bytes, ids: UserIds, layout: Layout) -> Examined:
     inner = {name: examine(name, each, ids, layout) for name, each in members.items()}
     faults = [each.fault for each in inner.values() if each.fault]
     if any(each.remaining != members[name] for name, each in inner.items()):
-        faults.append("nobody knows how to take a user out of an archive")
+        faults.append("a user cannot be removed from an archive")
     return Examined(content, any(each.mentioned for each in inner.values()), faults[-1] if faults else "")
 
 
@@ -98,7 +98,7 @@ def _parquet(content: bytes, ids: UserIds, layout: Layout) -> Examined:
     fault, mentioned = "", False
     for name in table.column_names:
         if name in nested and rows_of_users(name, remaining[name], ids, users=name in users):
-            fault = f"nobody knows how to take a user out of the lists or records of {name}"
+            fault = f"a user cannot be removed from the lists or records of {name}"
         elif name not in nested and name not in users:
             mentioned |= any(map(ids.is_mentioned, _texts(remaining[name])))
     if not rows:
@@ -135,7 +135,7 @@ def _text(text: str, encoding: str, content: bytes, ids: UserIds, layout: Layout
 
 def _json(text: str, ids: UserIds, layout: Layout) -> tuple[list[tuple[str, bool]], str]:
     """(line, whether it is of a user) of lines of JSON, or one whole document; and what cannot be taken out."""
-    stuck = "nobody knows how to take a user out of nested JSON"
+    stuck = "a user cannot be removed from nested JSON"
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

@@ -19,9 +19,9 @@ from pipelines.erasure.places import OURS, Place
 from pipelines.erasure.sources import Examined
 from rankline.registry.erased_evidence import DIGESTS, NOTE
 
-# kept on purpose; mentioned in free text, which is left as it is; stays: nobody knows how
+# kept on purpose; mentioned in free text, which is left as it is; stays: it cannot be removed
 Action = Literal["removed", "rewritten", "kept", "mentioned", "stays"]
-MENTIONED = "in free text, left as they are: look at them"
+MENTIONED = "in free text, which is left as it is: check it"
 SPILL = ".spill-"  # of DuckDB (rankline/io/sql.py)
 
 
@@ -67,7 +67,7 @@ def treat(place: Place, file: str, ids: UserIds, examined: Examined | None, *, d
         return _treat_source(place, file, examined, dry_run=dry_run)
     new = rewriting.redacted(place.read(file), ids, name=parts[-1])
     if new is None:
-        return Treated(place.url, file, "stays", "nobody knows how to take a user out of such a file")
+        return Treated(place.url, file, "stays", "a user cannot be removed from such a file")
     if not dry_run:
         place.write(file, new)
     return Treated(place.url, file, "rewritten", "its words")

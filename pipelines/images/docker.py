@@ -19,11 +19,7 @@ PROGRESS_LINE = re.compile(r"^#(?P<number>\d+) (?:\d+\.\d+ |DONE)")
 CACHE_MOUNT = re.compile(r"--mount=type=cache,\S+ (?:\\\n\s*)?")
 HINTS = (
     (
-        "No space left on device",
-        "`docker system df` shows what takes up space, `docker builder prune` removes old layers",
-    ),
-    (
-        "no space left on device",
+        "o space left on device",  # No, or no
         "`docker system df` shows what takes up space, `docker builder prune` removes old layers",
     ),
     ("No matching distribution", "an index that carries the locked versions (`PIP_INDEX_URL` in the base image)"),

@@ -6,7 +6,7 @@ runs.py            submit, follow, list, cancel and retry runs; run_summary.py, 
 recurring_runs.py  the API's recurring runs; triggers.py tells which of them started a run
 schedules.py       `rankline schedule` on a cluster, by way of recurring runs; backfill.py
 orphans.py         what fires without being governed here; scheduled_workflows.py, what Kubernetes has of a schedule
-limits.py          how long names and texts may be; kubeconfig.py, the way to Kubernetes itself
+limits.py          how long names and texts may be; kubernetes_api.py, the way to Kubernetes itself
 plan.py            what `rankline submit` would do
 trainjob.py        finetune on several machines, for Kubeflow Trainer
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from pipelines.kubeflow.run_package import RunPackage
 from pipelines.runs.logs import LogLine
 from pipelines.steps import VERDICT_TASKS
 from rankline.errors import AccessError, RanklineError, UsageError
+from rankline.io.files import json_object
 from rankline.runtime.pod_output import PodOutput, part_of_log, read_pod_output
 from rankline.runtime.step_log import log_path
 
@@ -42,7 +42,7 @@ def _request_log(cluster: Cluster, run: str, name: str) -> list[str] | str:
             auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True,
         )  # fmt: skip
     except (AccessError, UsageError) as error:
-        return error.message + (f": {error.found}" if error.found else "")
+        return error.one_line
     if "html" in (response.headers.get("content-type") or "").lower():
         return "a page in place of a log"
     text = response.data.decode(errors="replace")
@@ -51,13 +51,7 @@ def _request_log(cluster: Cluster, run: str, name: str) -> list[str] | str:
 
 def _error_in(text: str) -> str:
     """The message of an error that comes in the place of a log: the server sends 200 before it looks for the pod."""
-    if not text.startswith("{"):
-        return ""
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return ""
-    return str(answer["error_message"]) if isinstance(answer, dict) and "error_message" in answer else ""
+    return str(json_object(text).get("error_message", "")) if text.startswith("{") else ""
 
 
 def read_output(cluster: Cluster, run: str, pod: StepPod) -> PodOutput | None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -46,10 +46,6 @@ def upload(
     """The version with this recipe's package of a ``flow``, uploaded where the cluster does not have that content.
 
     ``metadata`` is added to the description of the package.
-
-    Raises:
-        UsageError: the cluster would refuse the package, or the name of its pipeline stands for another flow.
-        AccessError: the cluster does not answer, or refuses the request.
     """
     pipeline = pipeline_name(recipe, flow)
     with tempfile.TemporaryDirectory() as folder:
@@ -98,11 +94,7 @@ def parse_pipeline_name(pipeline: str) -> tuple[str, Flow]:
 
 
 def version_name(recipe: Recipe, package: Path) -> str:
-    """The name of a package's version.
-
-    Raises:
-        UsageError: the cluster cannot store that name, or the package.
-    """
+    """The name of a package's version."""
     name = f"{recipe.name}-{digest.file_digest(package)[:16]}"
     check_limits({"pipeline version name": name, "package": package.read_text()})
     return name
@@ -122,6 +114,21 @@ def list_pipelines(cluster: Cluster) -> dict[str, str]:
         "pipelines",
     )
     return {each.pipeline_id: each.display_name for each in pipelines if each.display_name.startswith(PREFIX)}
+
+
+def list_own_runs(
+    cluster: Cluster, pipelines: Collection[str], *, limit: int | None = 200, experiment_id: str = ""
+) -> list[Any]:
+    """Those of the latest runs of a cluster, or of an experiment, that are of these pipelines; latest first."""
+    scope = {"experiment_id": experiment_id} if experiment_id else {"namespace": cluster.namespace_or_none}
+    runs = paginate(
+        lambda **page: cluster.client.list_runs(**scope, **page), "runs", limit=limit, sort_by="created_at desc"
+    )
+    return [
+        run
+        for run in runs
+        if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id in pipelines
+    ]
 
 
 def paginate(

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.packages import find_version, list_pipelines, paginate, pipeline_name, version_name
+from pipelines.kubeflow.packages import find_version, list_own_runs, list_pipelines, pipeline_name, version_name
 from pipelines.kubeflow.run_report import summarize_listed_runs
 from pipelines.package import compile_flow
 from pipelines.recipe import Recipe, as_dict
@@ -63,11 +63,6 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | Non
         cluster: tells whether it has the package and how long earlier runs took; None to ask no cluster.
         local_workspace: where the cluster's workspace is mounted on this machine, if it is; or the copy of the one in
             a bucket.
-
-    Raises:
-        UsageError: the cluster would refuse the package.
-        SourceError: the workspace is mounted here, and the source does not exist.
-        AccessError: the cluster does not answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         package = compile_flow(recipe, Path(folder) / "flow.yaml")
@@ -203,19 +198,7 @@ def _pods_time(run_plan: Plan, step_times: StepTimes, *, is_packed: bool) -> tup
 def _step_times(cluster: Cluster, recipe: Recipe) -> StepTimes:
     """Step -> (shortest, longest) duration in the latest runs of a recipe with a verdict, each with its run."""
     ids = [id for id, name in list_pipelines(cluster).items() if name == pipeline_name(recipe)]
-    runs = paginate(
-        lambda **page: cluster.client.list_runs(namespace=cluster.namespace_or_none, **page),
-        "runs",
-        limit=200,
-        sort_by="created_at desc",
-    )
-    own_runs = [
-        run
-        for run in runs
-        if run.state == "SUCCEEDED"
-        and run.pipeline_version_reference
-        and run.pipeline_version_reference.pipeline_id in ids
-    ]
+    own_runs = [run for run in list_own_runs(cluster, ids) if run.state == "SUCCEEDED"]
     times_of: dict[str, list[tuple[float, str]]] = {}
     for summary in summarize_listed_runs(cluster, own_runs[:MAX_RUNS]):
         for step in summary["steps"]:

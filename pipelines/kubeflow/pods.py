@@ -6,14 +6,14 @@ carry its id as a label and Argo's node id as an annotation.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.kubeconfig import TIMEOUT_S, kubernetes_client
+from pipelines.kubeflow.kubernetes_api import Kubernetes, open_kubernetes
 from pipelines.kubeflow.run_package import size_setting
 from pipelines.steps import StepRow
+from rankline.errors import AccessError
 
 RUN_LABEL, NODE_ANNOTATION = "pipeline/runid", "workflows.argoproj.io/node-id"
 _STARTING = ("ContainerCreating", "PodInitializing")  # reasons that explain nothing
@@ -41,17 +41,15 @@ class Pods:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._core: Any = None
+        self._kubernetes: Kubernetes | None = None
         self._reachable = True
 
     def statuses(self, run: str) -> dict[str, PodStatus]:
         """Argo's node id -> status of each pod of a run that still exists."""
-        pods = self._list("list_namespaced_pod", label_selector=f"{RUN_LABEL}={run}")
-        statuses = {}
-        for pod in pods:
-            node = pod["metadata"].get("annotations", {}).get(NODE_ANNOTATION, "")
-            statuses[node] = self._status(pod)
-        return statuses
+        return {
+            pod["metadata"].get("annotations", {}).get(NODE_ANNOTATION, ""): self._status(pod)
+            for pod in self._list("pods", labelSelector=f"{RUN_LABEL}={run}")
+        }
 
     def _status(self, pod: dict[str, Any]) -> PodStatus:
         name, status = pod["metadata"]["name"], pod.get("status", {})
@@ -69,40 +67,19 @@ class Pods:
         return PodStatus(name, self._latest_warning(name) if waiting or status.get("phase") == "Pending" else "")
 
     def _latest_warning(self, pod: str) -> str:
-        events = self._list("list_namespaced_event", field_selector=f"involvedObject.name={pod},type=Warning")
+        events = self._list("events", fieldSelector=f"involvedObject.name={pod},type=Warning")
         return _sentence(sorted(events, key=_event_time)[-1]) if events else ""
 
-    def _list(self, method: str, **selector: str) -> list[dict[str, Any]]:
-        """The items of a list; none where Kubernetes cannot be asked, which is not tried again."""
-        import kubernetes
-        import urllib3
-
-        core = self._api()
-        if core is None:
+    def _list(self, kind: str, **query: str) -> list[dict[str, Any]]:
+        """The objects of a kind; none where Kubernetes cannot be asked, which is not tried again."""
+        if not self._reachable:
             return []
         try:
-            response = getattr(core, method)(
-                self._cluster.pod_namespace(), **selector, _preload_content=False, _request_timeout=TIMEOUT_S
-            )
-            items: list[dict[str, Any]] = json.loads(response.data).get("items") or []
-        except (
-            kubernetes.client.ApiException,
-            urllib3.exceptions.HTTPError,
-            ValueError,
-        ):
+            self._kubernetes = self._kubernetes or open_kubernetes(self._cluster.context)
+            return self._kubernetes.items(f"/api/v1/namespaces/{self._cluster.pod_namespace()}/{kind}", **query)
+        except AccessError:
             self._reachable = False
             return []
-        return items
-
-    def _api(self) -> Any:
-        """The client of Kubernetes; None without a kubeconfig outside of a pod."""
-        import kubernetes
-
-        if self._core is None and self._reachable:
-            client = kubernetes_client(self._cluster.context)
-            self._reachable = client is not None
-            self._core = kubernetes.client.CoreV1Api(client) if client else None
-        return self._core if self._reachable else None
 
 
 def _event_time(event: dict[str, Any]) -> str:

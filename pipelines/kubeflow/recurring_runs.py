@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 from components.ingest.window import ScheduledWindow
 from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.limits import check_limits, shorten
-from pipelines.kubeflow.packages import list_pipelines, paginate, parse_pipeline_name, upload
+from pipelines.kubeflow.packages import list_own_runs, list_pipelines, paginate, parse_pipeline_name, upload
 from pipelines.kubeflow.run_summary import is_running
 from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
 from pipelines.kubeflow.scheduled_workflows import unstored_schedule
@@ -149,9 +149,6 @@ def update(
 
     The new one is created disabled. Then, at a distance from the fire times of both, it is enabled and the old one
     disabled. If the process is killed in between, both are enabled; repeat the update, or `pause`, to correct that.
-
-    Raises:
-        UsageError: there is none of that name, or the new one is refused; the old one is unchanged.
     """
     old = find_all(cluster, recurring.name)
     new = _create(cluster, recurring, recipe, enabled=False)
@@ -349,30 +346,20 @@ def _from_api(cluster: Cluster, response: Any, ours: dict[str, str]) -> Recurrin
 
 
 def list_runs(cluster: Cluster, name: str) -> list[Any]:
-    """The runs of a schedule, its backfills included, latest first.
-
-    Raises:
-        UsageError: there is no recurring run of that name.
-    """
+    """The runs of a schedule, its backfills included, latest first."""
     recurring_runs = find_all(cluster, name)
     ids, pipeline_ids = {each.id for each in recurring_runs}, {each.pipeline_id for each in recurring_runs}
-
-    def is_own(run: Any) -> bool:
-        version = run.pipeline_version_reference
-        is_backfill = schedule_name(run) == name and backfill_scheduled_at(run) is not None
-        return run.recurring_run_id in ids or (is_backfill and version and version.pipeline_id in pipeline_ids)
-
-    experiments = dict.fromkeys(each.experiment_id for each in recurring_runs)
-    runs = [run for experiment in experiments for run in _list_experiment_runs(cluster, experiment) if is_own(run)]
+    runs = [
+        run
+        for experiment in dict.fromkeys(each.experiment_id for each in recurring_runs)
+        for run in list_own_runs(cluster, pipeline_ids, limit=None, experiment_id=experiment)
+        if run.recurring_run_id in ids or (schedule_name(run) == name and backfill_scheduled_at(run) is not None)
+    ]
     return sorted(runs, key=lambda run: run.created_at, reverse=True)
-
-
-def _list_experiment_runs(cluster: Cluster, experiment: str) -> list[Any]:
-    filters = {"experiment_id": experiment} if experiment else {"namespace": cluster.namespace_or_none}
-    return paginate(lambda **page: cluster.client.list_runs(**filters, **page), "runs", sort_by="created_at desc")
 
 
 def _active_runs(cluster: Cluster, recurring_run: RecurringRun) -> list[str]:
     """The ids of the runs that have not ended."""
-    runs = _list_experiment_runs(cluster, recurring_run.experiment_id)
+    experiment, pipelines = recurring_run.experiment_id, (recurring_run.pipeline_id,)
+    runs = list_own_runs(cluster, pipelines, limit=None, experiment_id=experiment)
     return [run.run_id for run in runs if run.recurring_run_id == recurring_run.id and is_running(run)]

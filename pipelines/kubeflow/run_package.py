@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.runs.folder import request_cancel
+from pipelines.kubeflow.triggers import unix_seconds
 from pipelines.steps import PACKED_TASK, PACKED_TASKS, StepRow, row_of_task
+from rankline.errors import UsageError
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.run_context import RunContext
-from rankline.runtime.run_summary import CANCEL
+from rankline.runtime.run_summary import CANCEL, note_cancelled
 
 
 class RunPackage:
@@ -48,10 +50,22 @@ class RunPackage:
         """How long the pods stay after the end of the run (`cluster.keep_s`); 0 for as long as the cluster likes."""
         return int(self._limits.get("resourceTtlOnCompletion") or 0)
 
-    @property
-    def run_timeout_s(self) -> int:
-        """How long after its first start the cluster ends the run (`cluster.run_timeout_s`); 0 for never."""
-        return int(self._limits.get("activeDeadlineSeconds") or 0)
+    def refuse_after_deadline(self, run: Any) -> None:
+        """Refuse to retry a run that the cluster would end at once: Argo counts its deadline from its first start.
+
+        Raises:
+            UsageError: its deadline has passed.
+        """
+        timeout_s = int(self._limits.get("activeDeadlineSeconds") or 0)  # cluster.run_timeout_s
+        began_s = unix_seconds(run.created_at)
+        if not timeout_s or began_s is None or time.time() < began_s + timeout_s:
+            return
+        raise UsageError(
+            f"run {run.run_id} cannot be retried: its deadline has passed, and the cluster would end it at once",
+            expected=f"a run that began less than {timeout_s} s ago (cluster.run_timeout_s)",
+            found=f"one that began {time.time() - began_s:.0f} s ago",
+            hint="`rankline submit` starts a new run; steps that have not changed are reused",
+        )
 
     @property
     def _limits(self) -> dict[str, Any]:
@@ -96,7 +110,7 @@ class RunPackage:
             return
 
         def write() -> None:
-            request_cancel(folder, why)
+            note_cancelled(folder, why=why)
             if url:
                 BucketWorkspace.cached(url).upload_missing(f"runs/{run}/{CANCEL}")
 

@@ -11,21 +11,15 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster, quiet_stdout
-from pipelines.kubeflow.deadline import refuse_after_deadline
 from pipelines.kubeflow.errors import NotFound, Unreachable
 from pipelines.kubeflow.limits import check_limits
 from pipelines.kubeflow.log_hint import pods_are_gone
 from pipelines.kubeflow.logs import RunLogs
 from pipelines.kubeflow.model_ids import model_ids
-from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
+from pipelines.kubeflow.packages import Version, list_own_runs, list_pipelines, parse_pipeline_name
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_report import RunReporter, summarize_listed_runs
-from pipelines.kubeflow.run_summary import (
-    flow_of,
-    is_running,
-    kubectl_logs_command,
-    summarize_run,
-)
+from pipelines.kubeflow.run_summary import flow_of, is_running, kubectl_logs_command, summarize_run
 from pipelines.kubeflow.scheduled_workflows import unstored_run
 from pipelines.runs.logs import LogLine
 from pipelines.runs.store import LAST, RunInfo
@@ -141,11 +135,7 @@ def follow(
     timeout_s: float = UNREACHABLE_TIMEOUT_S,
     settle_s: float = SETTLE_S,
 ) -> dict[str, Any]:
-    """Watch a run to its end and return its summary; ``watch`` is called with each one on the way.
-
-    Raises:
-        AccessError: the cluster refuses the request, or has not answered for ``timeout_s``; the run goes on.
-    """
+    """Watch a run to its end and return its summary; ``watch`` is called with each one on the way."""
     run_watch = RunWatch(cluster, run, timeout_s=timeout_s, settle_s=settle_s)
     while True:
         summary = run_watch.poll()
@@ -244,11 +234,7 @@ class ClusterRuns:
         watch: Callable[[dict[str, Any]], None] | None = None,
         on_start: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
-        """Let the cluster continue a failed run under the same id, and follow it to its end.
-
-        Raises:
-            UsageError: the run has not ended or has succeeded, or the cluster does not retry it.
-        """
+        """Let the cluster continue a failed run under the same id, and follow it to its end."""
         id, _ = self.restart(run)
         if on_start is not None:
             on_start(self.show(id))
@@ -279,7 +265,7 @@ class ClusterRuns:
             )
         states = [each.state for each in current.state_history or ()]
         if "CANCELING" not in states:  # Argo drops the deadline of a run that is cancelled
-            refuse_after_deadline(current, RunPackage(self.cluster, current))
+            RunPackage(self.cluster, current).refuse_after_deadline(current)
         self.cluster.client._run_api.run_service_retry_run(current.run_id)
         return current.run_id, self.cluster.ui_url("runs", current.run_id)
 
@@ -296,24 +282,15 @@ class ClusterRuns:
 
     def _latest(self, own_pipelines: dict[str, str]) -> Sequence[Any]:
         """The latest runs of our pipelines, latest first."""
-        scope: dict[str, Any] = {"namespace": self.cluster.namespace_or_none}
+        scope: dict[str, str] = {}
         if self.experiment:
+            namespace = self.cluster.namespace_or_none
             try:
-                experiment = self.cluster.client.get_experiment(experiment_name=self.experiment, **scope)
+                experiment = self.cluster.client.get_experiment(experiment_name=self.experiment, namespace=namespace)
             except ValueError as error:  # kfp's error where there is none
                 raise UsageError(f"there is no experiment {self.experiment!r}", where=self.cluster.host) from error
             scope = {"experiment_id": experiment.experiment_id}
-        runs = paginate(
-            lambda **page: self.cluster.client.list_runs(**scope, **page),
-            "runs",
-            limit=self.limit,
-            sort_by="created_at desc",
-        )
-        return [
-            run
-            for run in runs
-            if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id in own_pipelines
-        ]
+        return list_own_runs(self.cluster, own_pipelines, limit=self.limit, **scope)
 
     def _run(self, run: str) -> Any:
         if run == LAST:

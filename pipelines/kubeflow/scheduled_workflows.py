@@ -7,15 +7,13 @@ and the API lists neither it nor its runs. A run is created in the same order: f
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.errors import Unreachable
-from pipelines.kubeflow.kubeconfig import TIMEOUT_S, kubernetes_client
+from pipelines.kubeflow.kubernetes_api import open_kubernetes
 from rankline.errors import AccessError
 
 _PREFIX_LENGTH = 25  # characters of a schedule's name that Kubernetes' name begins with
@@ -33,46 +31,19 @@ class ScheduledWorkflow:
 
 
 def list_scheduled_workflows(cluster: Cluster) -> list[ScheduledWorkflow]:
-    """The ScheduledWorkflows in the namespace of a cluster's runs.
-
-    Raises:
-        AccessError: no kubeconfig leads to Kubernetes, or it does not answer, or refuses the request.
-    """
-    import kubernetes
-    import urllib3
-
-    client, namespace = kubernetes_client(cluster.context), cluster.pod_namespace()
-    if client is None:
-        raise AccessError(
-            "Kubernetes cannot be asked for ScheduledWorkflows",
-            expected="a kubeconfig whose current context is this cluster, or --context",
-            found="none",
+    """The ScheduledWorkflows in the namespace of a cluster's runs."""
+    kubernetes, namespace = open_kubernetes(cluster.context), cluster.pod_namespace()
+    items = kubernetes.items(f"/apis/kubeflow.org/v1beta1/namespaces/{namespace}/scheduledworkflows")
+    return [
+        ScheduledWorkflow(
+            name=each["metadata"]["name"],
+            id=each["metadata"]["uid"],
+            fires=bool(each["spec"].get("enabled")),
+            pipeline_id=each["spec"].get("pipelineId", ""),
+            version_id=each["spec"].get("pipelineVersionId", ""),
         )
-    try:
-        response = kubernetes.client.CustomObjectsApi(client).list_namespaced_custom_object(
-            "kubeflow.org", "v1beta1", namespace, "scheduledworkflows",
-            _preload_content=False, _request_timeout=TIMEOUT_S,
-        )  # fmt: skip
-        items = json.loads(response.data).get("items") or []
-    except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError, ValueError) as error:
-        raise AccessError(
-            "Kubernetes does not list ScheduledWorkflows",
-            expected=f"the right to list scheduledworkflows.kubeflow.org in namespace {namespace}",
-            found=getattr(error, "reason", "") or type(error).__name__,
-            where=client.configuration.host,
-        ) from error
-    return [_from_item(each) for each in items]
-
-
-def _from_item(item: dict[str, Any]) -> ScheduledWorkflow:
-    spec = item["spec"]
-    return ScheduledWorkflow(
-        name=item["metadata"]["name"],
-        id=item["metadata"]["uid"],
-        fires=bool(spec.get("enabled")),
-        pipeline_id=spec.get("pipelineId", ""),
-        version_id=spec.get("pipelineVersionId", ""),
-    )
+        for each in items
+    ]
 
 
 def delete_command(cluster: Cluster, name: str) -> str:
@@ -80,42 +51,33 @@ def delete_command(cluster: Cluster, name: str) -> str:
     return f"kubectl {cluster.kubectl_namespace()} delete scheduledworkflow {name}"
 
 
-@contextlib.contextmanager
-def unstored_schedule(cluster: Cluster, name: str, version_id: str) -> Iterator[None]:
+def unstored_schedule(cluster: Cluster, name: str, version_id: str) -> contextlib.AbstractContextManager[None]:
     """Create a recurring run in the block: an error says what may fire all the same, and how to end it."""
-
-    def names() -> list[str]:
-        return [each.name for each in list_scheduled_workflows(cluster) if each.version_id == version_id]
-
     prefix = (re.sub("[^a-z0-9-]+", "", name.lower()) or "job-")[:_PREFIX_LENGTH]
-    with _unstored(
-        cluster, f"schedule {name} is not stored, and may fire all the same", "scheduledworkflow", prefix, names
-    ):
-        yield
+    message = f"schedule {name} is not stored, and may fire all the same"
+    return _unstored(cluster, message, "scheduledworkflow", prefix, version_id)
 
 
-@contextlib.contextmanager
-def unstored_run(cluster: Cluster, name: str, pipeline: str) -> Iterator[None]:
+def unstored_run(cluster: Cluster, name: str, pipeline: str) -> contextlib.AbstractContextManager[None]:
     """Create a run in the block: an error says what may run all the same, and how to end it."""
-    with _unstored(cluster, f"run {name!r} is not stored, and may run all the same", "workflow", f"{pipeline}-", list):
-        yield
+    return _unstored(cluster, f"run {name!r} is not stored, and may run all the same", "workflow", f"{pipeline}-")
 
 
 @contextlib.contextmanager
-def _unstored(
-    cluster: Cluster, message: str, kind: str, prefix: str, find_names: Callable[[], list[str]]
-) -> Iterator[None]:
+def _unstored(cluster: Cluster, message: str, kind: str, prefix: str, version_id: str = "") -> Iterator[None]:
+    """``version_id`` is the package of a schedule, by which its ScheduledWorkflow is known."""
     try:
         yield
     except Unreachable as error:  # a request that is refused leaves nothing behind
         kubectl, names = f"kubectl {cluster.kubectl_namespace()}", list[str]()
-        with contextlib.suppress(AccessError):
-            names = find_names()
+        if version_id:
+            with contextlib.suppress(AccessError):
+                names = [each.name for each in list_scheduled_workflows(cluster) if each.version_id == version_id]
         commands = ", ".join(f"`{kubectl} delete {kind} {name}`" for name in names)
         listed = f"`{kubectl} get {kind}s` shows it as {prefix} and five more characters"
         raise AccessError(
             message,
-            found=f"{error.message}: {error.found}" if error.found else error.message,
+            found=error.one_line,
             where=error.where,
             hint=commands or f"{listed}; `{kubectl} delete {kind} NAME` ends it",
         ) from error

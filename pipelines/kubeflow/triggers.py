@@ -15,6 +15,7 @@ from typing import Any
 from components.ingest.window import BACKFILL
 from pipelines.kubeflow.client import Cluster
 from pipelines.schedules.model import Schedule
+from rankline.io.files import json_object
 
 METADATA_MARK = "\n\nrankline schedule: "
 _UNSET_BEFORE_S = 86_400.0  # the API gives a time that is not set as 1970
@@ -44,11 +45,7 @@ def schedule_metadata(cluster: Cluster, recurring_run: Any, version: Any) -> dic
 
 
 def _read_metadata(description: str) -> dict[str, Any]:
-    try:
-        metadata = json.loads(description.partition(METADATA_MARK)[2] or "{}")
-    except ValueError:
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+    return json_object(description.partition(METADATA_MARK)[2])
 
 
 def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.packages import list_pipelines, paginate
+from pipelines.kubeflow.packages import list_own_runs, list_pipelines
 from pipelines.kubeflow.run_report import RunReporter
 from pipelines.kubeflow.run_summary import is_running, summarize_run
 from pipelines.kubeflow.triggers import unix_seconds
 
 LONG_S = 3600.0  # a node that a cluster adds for a pod is there within minutes
-_LATEST = 200  # as `rankline runs list`
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,10 @@ class WaitingRun:
 def find_waiting(cluster: Cluster, *, longer_than_s: float = LONG_S) -> list[WaitingRun]:
     """Those of the latest runs of our pipelines that have been pending for longer than this."""
     pipelines, now_s = list_pipelines(cluster), time.time()
-    runs = paginate(
-        lambda **page: cluster.client.list_runs(namespace=cluster.namespace_or_none, **page),
-        "runs",
-        limit=_LATEST,
-        sort_by="created_at desc",
-    )
     old = [
         each
-        for each in runs
-        if is_running(each)
-        and each.pipeline_version_reference
-        and each.pipeline_version_reference.pipeline_id in pipelines
-        and now_s - (unix_seconds(each.created_at) or now_s) > longer_than_s
+        for each in list_own_runs(cluster, pipelines)
+        if is_running(each) and now_s - (unix_seconds(each.created_at) or now_s) > longer_than_s
     ]
     return [
         WaitingRun(

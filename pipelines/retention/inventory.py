@@ -13,18 +13,17 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pipelines.retention.policy import unix_time
 from pipelines.retention.resources import Inode, Inventory, Kind, Resource, StepWork
 from pipelines.runs import folder as runs
-from pipelines.runs.folder import RECIPE, WATCHER, last_activity, read_json_object, read_repository, read_summary
+from pipelines.runs.folder import RECIPE, WATCHER, last_activity, read_repository, read_summary
 from pipelines.schedules.firing import UNREADABLE, Firing
 from pipelines.schedules.store import FOLDER as SCHEDULES
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import read_json_object
 from rankline.io.storage import StorageConfig
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -33,6 +32,7 @@ from rankline.runtime.outcomes import Outcome
 from rankline.runtime.run_summary import RUN, SUMMARY
 from rankline.runtime.step_cache import StepCache
 from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
+from rankline.utc import parse_utc
 
 REMOTE_SILENCE_S = 3600.0  # a run of another machine that has written nothing for this long is over
 # folder of the repository, the kind of what is in it, and how many levels down that lies
@@ -79,21 +79,17 @@ def take_inventory(workspace: Path, *, repository: str = "") -> Inventory:
         models = _require_repository(repository)
     else:
         models = ModelRegistry(workspace / "repository", repair_cache=False)
-    ignored: list[str] = []
-    resources = list(_list_repository(models, ignored))
-    facts: dict[str, Any] = {
-        "history": tuple(models.history()),
-        "services": {each.name: _feature_service(models, each.name) for each in resources if each.kind == "bundle"},
-    }
+    facts = Inventory(history=tuple(models.history()))
+    resources = list(_list_repository(models, facts.ignored))
+    facts.services |= {each.name: _feature_service(models, each.name) for each in resources if each.kind == "bundle"}
     if ours:
-        others = tuple(tuple(other.history()) for other in _other_repositories(workspace, models))
-        _refuse_unknown_champions(workspace, (facts["history"], *others), models)
-        listed = _Workspace(workspace, ignored)
-        resources += listed.list_resources()
-        facts |= {"other_histories": others, **listed.facts()}
+        facts.other_histories += (tuple(other.history()) for other in _other_repositories(workspace, models))
+        _refuse_unknown_champions(workspace, (facts.history, *facts.other_histories), models)
+        resources += _Workspace(workspace, facts).list_resources()
     else:
-        ignored.append(f"{workspace}: nothing in it shows that Rankline made it")
-    return Inventory(tuple(resources), ignored=tuple(ignored), **facts)
+        facts.ignored.append(f"{workspace}: nothing in it shows that Rankline made it")
+    facts.resources = tuple(resources)
+    return facts
 
 
 def is_workspace(folder: Path) -> bool:
@@ -112,31 +108,12 @@ def _repository_folders() -> list[str]:
 # -- a workspace -----------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Workspace:
-    """What is in a workspace, beside its repository."""
+    """What is in a workspace, beside its repository; listing it fills in the facts."""
 
     workspace: Path
-    ignored: list[str]
-    running: set[str] = field(default_factory=set)
-    groups: dict[str, str] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)
-    awaited_runs: set[str] = field(default_factory=set)
-    work: dict[str, dict[str, StepWork]] = field(default_factory=dict)
-    cache_outputs: dict[str, dict[str, str]] = field(default_factory=dict)
-    latest: set[str] = field(default_factory=set)
-
-    def facts(self) -> dict[str, Any]:
-        """The fields of `Inventory` that are about the workspace."""
-        return {
-            "running": frozenset(self.running),
-            "groups": self.groups,
-            "awaited_runs": frozenset(self.awaited_runs),
-            "work": self.work,
-            "cache_outputs": self.cache_outputs,
-            "latest": frozenset(self.latest),
-            "unreadable": frozenset(self.unreadable),
-        }
+    facts: Inventory
 
     def list_resources(self) -> Iterator[Resource]:
         """Everything, kind by kind."""
@@ -152,25 +129,25 @@ class _Workspace:
             yield self._resource("leftover", path, name=str(path.relative_to(self.workspace)))
 
     def _folders(self, name: str, is_ours: Callable[[Path], bool] = lambda _: True) -> list[Path]:
-        return list_folders(self.workspace / name, self.ignored, is_ours)
+        return list_folders(self.workspace / name, self.facts.ignored, is_ours)
 
     def _resource(self, kind: Kind, path: Path, *, name: str = "", at: float | None = None) -> Resource:
         return _resource(kind, name or path.name, path, self.workspace, at=at)
 
     def _runs(self) -> Iterator[Resource]:
         for folder in self._folders("runs", is_run):
-            self.work[folder.name] = {
+            self.facts.work[folder.name] = {
                 step: StepWork(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
                 for step, entry in ledger.read_entries(folder).items()
             }
             named = _RUN.fullmatch(folder.name)  # the id of a run on a cluster says nothing of its recipe
             recipe = folder.name.split("-", 2)[-1] if named else runs.read_recipe_name(folder) or folder.name
-            self.groups[folder.name] = f"{recipe} {runs.read_flow(folder)}"
+            self.facts.groups[folder.name] = f"{recipe} {runs.read_flow(folder)}"
             if is_running(folder):
-                self.running.add(folder.name)
+                self.facts.running.add(folder.name)
             if (folder / SUMMARY).is_file() and read_summary(folder) is None:
-                self.unreadable.add(folder.name)
-                self.ignored.append(f"{folder / SUMMARY} cannot be read")
+                self.facts.unreadable.add(folder.name)
+                self.facts.ignored.append(f"{folder / SUMMARY} cannot be read")
             yield self._resource("run", folder, at=last_activity(folder))
 
     def _cache(self) -> Iterator[Resource]:
@@ -180,9 +157,11 @@ class _Workspace:
             for folder in self._folders(f"cache/{step.name}", _is_cache_entry):
                 resource = self._resource("cache", folder, name=f"{step.name}/{folder.name}")
                 if (entry := cache.get(folder.name)) is not None:
-                    self.cache_outputs[resource.path] = {name: entry.declared_digest(name) for name in entry.files}
+                    self.facts.cache_outputs[resource.path] = {
+                        name: entry.declared_digest(name) for name in entry.files
+                    }
                 if latest is not None and latest.folder == folder:
-                    self.latest.add(resource.path)
+                    self.facts.latest.add(resource.path)
                 yield resource
 
     def _checkpoints(self) -> Iterator[Resource]:
@@ -198,15 +177,15 @@ class _Workspace:
         for folder in self._folders(SCHEDULES):
             firings = schedules.firings(folder.name)
             problems = firings.unreadable()
-            self.ignored += problems
+            self.facts.ignored += problems
             until = firings.handled()["until"]
             for firing in firings.unarchived():
                 if firing.status != "ended":
-                    self.awaited_runs |= {firing.run} - {""}
+                    self.facts.awaited_runs |= {firing.run} - {""}
                 elif firing.outcome != UNREADABLE and not problems and _is_settled(firing, until):
                     path = firings.path(firing.instant)
                     files = [file for each in path.parent.glob(f"{path.stem}.*") for file in _inodes(each)]
-                    ended_at = unix_time(firing.ended_at or firing.claimed_at)
+                    ended_at = parse_utc(firing.ended_at or firing.claimed_at).timestamp()
                     location = path.relative_to(self.workspace).as_posix()
                     yield Resource("claim", f"{folder.name}/{path.stem}", location, ended_at, tuple(files))
 
@@ -285,11 +264,7 @@ def repository_of(workspace: Path) -> str:
 
 
 def _require_repository(url: str) -> ModelRegistry:
-    """The repository at a place that the user named.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The repository at a place that the user named."""
     models = ModelRegistry(url, repair_cache=False)
     if not any(models.fs.exists(f"{models.root.rstrip('/')}/{part}") for part in _repository_folders()):
         raise UsageError(
@@ -322,11 +297,7 @@ def _other_repositories(workspace: Path, models: ModelRegistry) -> Iterator[Mode
 
 
 def _refuse_unknown_champions(workspace: Path, histories: tuple[tuple[Event, ...], ...], models: ModelRegistry) -> None:
-    """Stop where a run promoted a model that no history knows.
-
-    Raises:
-        UsageError: that is so.
-    """
+    """Stop where a run promoted a model that no history knows."""
     known = {event.model_id for history in histories for event in history}
     for folder in list_folders(workspace / "runs", is_ours=is_run):
         summary = read_summary(folder) or {}

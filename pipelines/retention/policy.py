@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import Field
@@ -19,6 +18,7 @@ from rankline.contracts import FrozenModel
 from rankline.registry.anchor import anchor
 from rankline.registry.registry_state import PROMOTING, Event
 from rankline.registry.removal import removal_event
+from rankline.utc import parse_utc
 
 DAY_S = 86_400.0
 YOUNG_S = DAY_S  # what nothing refers to may be on its way to where it belongs for this long
@@ -131,7 +131,7 @@ def _models_in_progress(events: list[Event], keep: Keep, now: float) -> dict[str
     for model, event in last.items():
         if event.kind in ("pending", "approved"):
             reasons[model] = WAITS  # an approval is the first of two
-        elif event.kind != "removed" and now - unix_time(event.at) < keep.days * DAY_S:
+        elif event.kind != "removed" and now - parse_utc(event.at).timestamp() < keep.days * DAY_S:
             reasons[model] = _age_sentence(keep)
     return reasons
 
@@ -147,12 +147,6 @@ def retained_revisions(history: Sequence[Event], model_id: str, keep: Keep) -> d
                 f"published before, among the last {keep.catalogues}" if retained else "it is published"
             )
     return retained
-
-
-def unix_time(text: str) -> float:
-    """The unix seconds of an ISO time; UTC where it names no zone."""
-    timestamp = datetime.fromisoformat(text)
-    return (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)).timestamp()
 
 
 def _age_sentence(keep: Keep) -> str:
@@ -203,7 +197,7 @@ class _Policy:
         for kind, rule in rules.items():
             decisions += [rule(resource) for resource in self.resources[kind]]
         decisions.sort(key=lambda decision: (KINDS.index(decision.resource.kind), decision.resource.path))
-        return Plan(self.keep, tuple(decisions), self.inventory.ignored)
+        return Plan(self.keep, tuple(decisions), tuple(self.inventory.ignored))
 
     def _model(self, resource: Resource) -> Decision:
         """A bundle, or the weights beside it."""

@@ -49,19 +49,19 @@ class StepWork:
     finished: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class Inventory:
     """What is in a workspace and its repository; the facts are by name, or by path for the cache."""
 
-    resources: tuple[Resource, ...]
+    resources: tuple[Resource, ...] = ()
     history: tuple[Event, ...] = ()
-    running: frozenset[str] = frozenset()  # runs that are under way
-    groups: Mapping[str, str] = field(default_factory=dict)  # run -> its recipe and flow
-    awaited_runs: frozenset[str] = frozenset()  # runs of firings that have not ended
-    work: Mapping[str, Mapping[str, StepWork]] = field(default_factory=dict)  # run -> step -> what it did
-    cache_outputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # cache entry -> output -> digest
-    latest: frozenset[str] = frozenset()  # cache entries that a changed step is compared with
-    services: Mapping[str, str] = field(default_factory=dict)  # model -> the feature service it reads; "" unknown
-    ignored: tuple[str, ...] = ()  # what is not examined, and why
-    unreadable: frozenset[str] = frozenset()  # runs with a summary that cannot be read
-    other_histories: tuple[tuple[Event, ...], ...] = ()  # of other repositories that runs and schedules name
+    running: set[str] = field(default_factory=set)  # runs that are under way
+    groups: dict[str, str] = field(default_factory=dict)  # run -> its recipe and flow
+    awaited_runs: set[str] = field(default_factory=set)  # runs of firings that have not ended
+    work: dict[str, dict[str, StepWork]] = field(default_factory=dict)  # run -> step -> what it did
+    cache_outputs: dict[str, dict[str, str]] = field(default_factory=dict)  # cache entry -> output -> digest
+    latest: set[str] = field(default_factory=set)  # cache entries that a changed step is compared with
+    services: dict[str, str] = field(default_factory=dict)  # model -> the feature service it reads; "" unknown
+    ignored: list[str] = field(default_factory=list)  # what is not examined, and why
+    unreadable: set[str] = field(default_factory=set)  # runs with a summary that cannot be read
+    other_histories: list[tuple[Event, ...]] = field(default_factory=list)  # of other repositories that are named

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.summary.step import SUMMARY
 from pipelines.runs.folder import RECIPE, has_timed_id, read_flow, read_recipe_name, start_order
+from rankline.io.files import read_json_object
 from rankline.runtime import ledger
 from rankline.runtime.steps import TRAINING_STEPS
 
@@ -39,10 +39,7 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
     for folder in _run_folders(workspace, recipe):
         if folder == before:
             continue
-        entries = {}
-        with contextlib.suppress(ValueError):  # the ledger of another version
-            entries = ledger.read_entries(folder)
-        for step, entry in entries.items():
+        for step, entry in ledger.read_entries(folder).items():
             if entry.status == "done":
                 ran[step] = Estimate(entry.seconds, folder.name)
                 # a reuse takes what is left without work and imports, until one has been measured
@@ -50,8 +47,8 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
                 reused.setdefault(step, Estimate(overhead_s, folder.name))
             elif entry.status == "reused":
                 reused[step] = Estimate(entry.seconds, folder.name)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            summary = json.loads((folder / SUMMARY).read_text())
+        with contextlib.suppress(KeyError, TypeError):
+            summary = read_json_object(folder / SUMMARY)
             if summary["kubeflow_status"] == "SUCCEEDED" and has_timed_id(folder):  # pods take times of their own
                 steps_s = sum(step["seconds"] for step in summary["steps"])
                 overhead = Estimate(max(summary["seconds"] - steps_s, 0.0), folder.name)

@@ -113,11 +113,7 @@ def _outcome(run_folder: Path) -> Outcome:
 
 
 def _outputs_of_training(history: list[Event], model_id: str, recipe: Recipe, workspace: Path) -> dict[str, Path]:
-    """The outputs of the run that made a model, by name.
-
-    Raises:
-        UsageError: one of them is gone.
-    """
+    """The outputs of the run that made a model, by name."""
     runs, context = runs_of(history, model_id), run_context(recipe, workspace)
     folders = {name: find_output(runs, step, output, context) for name, (step, output) in _SOURCES.items()}
     gone = [f"{name} of {_SOURCES[name][0]}" for name, folder in folders.items() if folder is None]

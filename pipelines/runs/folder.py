@@ -28,12 +28,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines.recipe import Recipe
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import read_json_object
 from rankline.io.storage import StorageConfig
 from rankline.runtime import ledger
-from rankline.runtime.current_user import current_user
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.run_context import WATCHER as WATCHER
-from rankline.runtime.run_summary import RUN, SUMMARY, note_cancelled
+from rankline.runtime.run_summary import RUN, SUMMARY
 from rankline.runtime.steps import FLOWS, TRAINING_STEPS, Flow
 
 RECIPE, TRIGGER, LOG = "recipe.json", "trigger.json", "kubeflow.log"
@@ -88,25 +88,11 @@ def start_order(folder: Path) -> str:
     return time.strftime(RUN_ID_FORMAT, time.gmtime(path.stat().st_mtime)) + folder.name
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none or it cannot be read."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def process_identity() -> dict[str, Any]:
     """What distinguishes this process from every other one, for watcher.json."""
     import psutil
 
     return {"pid": os.getpid(), "began": psutil.Process().create_time(), "host": socket.gethostname()}
-
-
-def request_cancel(folder: Path, why: str = "") -> None:
-    """Leave a request to end a run, which tells its summary, too, that it was cancelled, and why."""
-    note_cancelled(folder, by=current_user(), why=why)
 
 
 def read_flow(folder: Path) -> Flow:

@@ -16,6 +16,7 @@ from components.promote.store_lock import lock_holder
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.features import watermark
+from rankline.io.files import read_json_object
 from rankline.registry.model_registry import ModelRegistry
 
 _DURATION = re.compile(r"(\d+)([smhdw])")
@@ -60,11 +61,7 @@ class Freshness(FrozenModel):
 
 
 def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[Freshness]:
-    """Every feature service of a workspace, the champion's first.
-
-    Raises:
-        RepositoryError: the model registry cannot be read.
-    """
+    """Every feature service of a workspace, the champion's first."""
     models = ModelRegistry(repository or str(workspace / "repository"), repair_cache=False)
     champion = models.champion()
     reads = models.manifest(champion).features.service if champion else ""
@@ -120,10 +117,8 @@ def newest_data(workspace: Path) -> datetime | None:
 
 def _newest_event_times(workspace: Path) -> Iterator[datetime]:
     for path in (workspace / "runs").glob("*/ingest.json"):
-        with contextlib.suppress(
-            OSError, ValueError, KeyError, TypeError
-        ):  # the run is under way, or of another version
-            yield datetime.fromisoformat(json.loads(path.read_text())["result"]["event_time"]["last"])
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # the run is under way, or of another version
+            yield datetime.fromisoformat(read_json_object(path)["result"]["event_time"]["last"])
 
 
 def parse_duration_s(text: str) -> float:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from rich.text import Text
 
 from components.summary.step import SUMMARY
+from rankline.io.files import read_json_object
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.step_log import log_path
 from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
@@ -74,15 +74,9 @@ def read_kubeflow_log(folder: Path, *, is_running: Callable[[], bool], poll_s: f
 
 
 def _runner_failed(folder: Path) -> bool:
-    try:
-        summary = json.loads((folder / SUMMARY).read_text())
-        return (
-            summary["outcome"] in (Outcome.FAILED, Outcome.INCOMPLETE)
-            and not summary["failed_step"]
-            and not summary["error"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    summary = read_json_object(folder / SUMMARY)
+    failed = summary.get("outcome") in (Outcome.FAILED, Outcome.INCOMPLETE)
+    return failed and not summary.get("failed_step") and not summary.get("error")
 
 
 def _step_of_task(task: str) -> str:

@@ -7,7 +7,6 @@ runs, its outputs are UNKNOWN in the key; cached outputs that fit such a key may
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipelines.assets import packaged
 from pipelines.recipe import Recipe, run_context, step_settings
 from pipelines.steps import CACHED_TRAINING_STEPS, STEPS, component_module
 from rankline.contracts import FrozenModel
+from rankline.io.files import read_json_object
 from rankline.registry.anchor import anchor
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.lineage import LineageFacts
@@ -279,7 +279,4 @@ class Planner:
 
 def _data_digest_of(entry: CacheEntry) -> Any:
     """The digest of the data that cached outputs of validate are about; UNKNOWN for other steps."""
-    try:
-        return json.loads((entry.folder / "clean" / "profile.json").read_text())["data_digest"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return UNKNOWN
+    return read_json_object(entry.folder / "clean" / "profile.json").get("data_digest", UNKNOWN)

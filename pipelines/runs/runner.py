@@ -22,11 +22,10 @@ from pipelines.runs.folder import (
     WATCHER,
     new_run_folder,
     process_identity,
-    read_json_object,
     read_summary,
 )
 from rankline.errors import EXIT_FAILED, EXIT_STALE, RanklineError, StepFailed
-from rankline.io.files import write_json
+from rankline.io.files import read_json_object, write_json
 from rankline.runtime import ledger, outcomes
 from rankline.runtime.current_user import current_user
 from rankline.runtime.run_summary import CANCEL

@@ -18,11 +18,9 @@ from pipelines.runs.folder import (
     WATCHER,
     is_running,
     read_flow,
-    read_json_object,
     read_recipe,
     read_recipe_name,
     read_summary,
-    request_cancel,
     run_folders,
     run_state,
 )
@@ -31,8 +29,10 @@ from pipelines.runs.runner import RunHandle, Runner
 from pipelines.runs.runner import run as run_recipe
 from pipelines.steps import STEPS
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import read_json_object
 from rankline.runtime import ledger, progress
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.run_summary import note_cancelled
 
 LAST = "last"  # stands for the id of the latest run
 
@@ -165,7 +165,7 @@ class LocalRuns:
                 where=str(folder),
                 hint="`rankline runs list` shows which ones are",
             )
-        request_cancel(folder)
+        note_cancelled(folder)
         deadline = time.monotonic() + timeout_s
         while not (folder / SUMMARY).is_file():
             if run_state(folder) is not Outcome.RUNNING:  # the process that watched it was killed, and it with that

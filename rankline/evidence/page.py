@@ -8,6 +8,7 @@ from typing import Any
 
 from rankline.evidence import plots
 from rankline.evidence.subject import Subject
+from rankline.utc import parse_utc
 
 EVIDENCE_PAGE = "evidence.html"
 TEMPLATE = "evidence.html"
@@ -154,10 +155,8 @@ def _time(value: float) -> str:
 def _date(value: str) -> str:
     """An ISO time as the page writes times; a date, or another text of the data, as it is."""
     try:
-        at = datetime.fromisoformat(value)
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return at.astimezone(UTC).strftime(_TIME) if "T" in value else value
-    except (ValueError, OverflowError):
+        return parse_utc(value).strftime(_TIME) if "T" in value else value
+    except ValueError:
         return value
 
 

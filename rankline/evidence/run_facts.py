@@ -79,7 +79,7 @@ def read_run(folder: Path | None) -> RunFacts | None:
         settings=dict(_settings(entries)),
         images=_images(folder),
         commands=_commands(folder),
-        curves=dict(_curves(entries)),
+        curves=dict(training_curves(entries)),
     )
 
 
@@ -115,7 +115,7 @@ def _compared(entries: Mapping[str, ledger.Entry]) -> bool | None:
     return value if value is True or (value is False and entry and entry.status != "reused") else None
 
 
-def _curves(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, Curve]]:
+def training_curves(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, Curve]]:
     """The training curves that steps wrote, as far as their outputs are still here."""
     for step, entry in entries.items():
         for path in entry.paths.values():
@@ -128,23 +128,24 @@ def _curves(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, Curve]]:
 
 def _settings(entries: Mapping[str, ledger.Entry]) -> Iterator[tuple[str, str]]:
     for step, entry in entries.items():
-        for name, value in _leaves(entry.settings):
+        for name, value in leaves(entry.settings):
             yield f"{step}.{name}", mask_secrets(mask_passwords(json.dumps(value, ensure_ascii=False)))
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of the settings in nested sections."""
     for name, inner in value.items():
         if isinstance(inner, Mapping) and inner:
-            yield from _leaves(inner, f"{prefix}{name}.")
+            yield from leaves(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner
 
 
 def _images(folder: Path) -> dict[str, str]:
     """The images of a run in containers: one that this machine's processes ran used none."""
-    if (read_json_object(folder / WATCHER) or {}).get("runner") == "local":
+    if read_json_object(folder / WATCHER).get("runner") == "local":
         return {}
-    cluster = _object((read_json_object(folder / RECIPE) or {}).get("cluster"))
+    cluster = _object(read_json_object(folder / RECIPE).get("cluster"))
     return {name: image for name, image in _object(cluster.get("images")).items() if isinstance(image, str) and image}
 
 

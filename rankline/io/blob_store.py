@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +18,6 @@ import fsspec
 
 from rankline.errors import IntegrityError, RegistryError
 from rankline.io import digest, files, storage
-
-_STALE_PARTIAL_S = 86_400
 
 
 class BlobStore:
@@ -40,7 +37,7 @@ class BlobStore:
         """Create a file that does not exist; False, and nothing changed, if it does."""
         path = self._path(name)
         if self.local:
-            _remove_stale_partials(Path(path).parent)
+            files.remove_stale_partials(Path(path).parent)
             with _explain_write_errors(path):
                 return files.create_exclusively(Path(path), content, durable=True)
         if not _supports_exclusive_create(getattr(self.fs, "inner", self.fs)):
@@ -66,7 +63,7 @@ class BlobStore:
         """Replace a file whole."""
         path = self._path(name)
         if self.local:
-            _remove_stale_partials(Path(path).parent)
+            files.remove_stale_partials(Path(path).parent)
             files.write_bytes(Path(path), content, durable=True)
         else:
             self.fs.pipe_file(path, content)
@@ -95,7 +92,7 @@ class BlobStore:
 
     @staticmethod
     def _put_local_files(folder: Path, target: Path, paths: list[str]) -> None:
-        _remove_stale_partials(target.parent)
+        files.remove_stale_partials(target.parent)
         partial = files.partial_path(target)
         try:
             with _explain_write_errors(str(target)):
@@ -178,18 +175,6 @@ def _missing_bucket_error(path: str) -> RegistryError:
         where=path,
         hint="create the bucket, or set storage.repository to another one",
     )
-
-
-def _remove_stale_partials(folder: Path) -> None:
-    """Remove the partial files of processes that were killed more than a day ago."""
-    for partial in folder.glob(".*.*"):
-        with suppress(OSError):  # another process has removed or renamed it
-            if time.time() - partial.stat().st_mtime <= _STALE_PARTIAL_S:
-                continue
-            if partial.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)
-            else:
-                partial.unlink()
 
 
 def _supports_exclusive_create(fs: Any) -> bool:

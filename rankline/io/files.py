@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseModel")
 
-
+_STALE_PARTIAL_S = 86_400
 PRIVATE, GROUP_SHARED, WRITABLE_BY_ALL = 0o077, 0o007, 0o002  # umasks, and what a safe one contains
 
 
@@ -183,13 +184,29 @@ def read_model(
         ) from cause
 
 
-def read_json_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is none that can be read."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        return json_object(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """A text as a JSON object; empty where it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def remove_stale_partials(folder: Path) -> None:
+    """Remove what processes that were killed more than a day ago have left at a `partial_path` in a folder."""
+    for partial in folder.glob(".*.*"):
+        with contextlib.suppress(OSError):  # another process has removed or renamed it
+            if time.time() - partial.stat().st_mtime > _STALE_PARTIAL_S:
+                _remove(partial)
 
 
 def first_line(error: BaseException) -> str:

@@ -10,10 +10,10 @@ long as a lease lasts by the waiting process's own clock: the clocks of two mach
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -22,6 +22,7 @@ from typing import Any
 
 from rankline.errors import RegistryError, StorageError
 from rankline.io.blob_store import BlobStore
+from rankline.periodic import repeated
 
 LEASE_S = 30.0
 _RELEASED = b"{}"
@@ -44,14 +45,11 @@ class Lease(BlobStore):
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {**owner, "pid": os.getpid(), "host": socket.gethostname(), "since": since, "id": uuid.uuid4().hex}
         self._acquire(holder, timeout_s)
-        released = threading.Event()
-        thread = threading.Thread(target=self._renew, args=(holder, released), name="lease", daemon=True)
-        thread.start()
+        beats = itertools.count(1)
         try:
-            yield
+            with repeated(lambda: self._renew(holder, next(beats)), interval_s=self._lease_s / 5, name="lease"):
+                yield
         finally:
-            released.set()
-            thread.join()
             with contextlib.suppress(StorageError, OSError):  # it runs out by itself
                 if self._latest()[0] == self._number:
                     self._replace(_name(self._number), _RELEASED)
@@ -94,12 +92,9 @@ class Lease(BlobStore):
             if latest != seen:
                 seen, seen_at = latest, time.monotonic()
 
-    def _renew(self, holder: Mapping[str, Any], released: threading.Event) -> None:
-        beat = 0
-        while not released.wait(self._lease_s / 5):
-            beat += 1
-            with contextlib.suppress(StorageError, OSError):  # the next one may get through
-                self._replace(_name(self._number), json.dumps({**holder, "beat": beat}).encode())
+    def _renew(self, holder: Mapping[str, Any], beat: int) -> None:
+        with contextlib.suppress(StorageError, OSError):  # the next one may get through
+            self._replace(_name(self._number), json.dumps({**holder, "beat": beat}).encode())
 
     def _latest(self) -> tuple[int, bytes]:
         """The highest number and its content."""

@@ -60,11 +60,7 @@ def source_database(path: Path, *, memory_mb: int) -> Any:
 
 
 def is_single_select(query: str) -> bool:
-    """Whether a text is one SELECT and nothing else, in DuckDB's syntax.
-
-    Raises:
-        duckdb.Error: it is no SQL.
-    """
+    """Whether a text is one SELECT and nothing else, in DuckDB's syntax."""
     import duckdb
 
     statements = duckdb.extract_statements(query)

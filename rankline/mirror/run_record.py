@@ -6,19 +6,20 @@ import json
 import math
 import posixpath
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rankline.contracts import Manifest
 from rankline.errors import RanklineError
 from rankline.evaluation.report import CANDIDATE, REPORT, Report, read_report
+from rankline.evidence.run_facts import Curve, leaves, training_curves
 from rankline.io.files import read_json_object
 from rankline.mirror.candidates import CandidateRecord
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
+from rankline.utc import parse_utc
 
 FORMAT = "2"  # the tag of a version whose run is complete; runs of another format are written again
 FORMAT_TAG = "rankline_format"
@@ -29,8 +30,6 @@ PAGES = {
 # sections of the recipe whose settings decide what is learnt; the others name places
 _SECTIONS = ("validate", "featurize", "finetune", "distill", "export", "evaluate", "decide")
 _METRIC_BATCH, _PARAM_BATCH, _LONGEST_PARAM = 1000, 100, 6000
-
-Curves = Mapping[str, Sequence[Mapping[str, float]]]  # step (and part) -> one point per epoch
 
 
 @dataclass(frozen=True)
@@ -93,18 +92,6 @@ def tags_of(record: CandidateRecord, source: Source) -> dict[str, str]:
     return {name: value[:4000] for name, value in values.items() if value}
 
 
-def training_curves(folder: Path) -> Curves:
-    """The training curves of a run's steps, as far as they are there."""
-    curves: dict[str, list[dict[str, float]]] = {}
-    for step, entry in (ledger.read_entries(folder) if folder.is_dir() else {}).items():
-        for path in entry.paths.values():
-            if (Path(path) / "curve.json").is_file():
-                curve_data = json.loads((Path(path) / "curve.json").read_text())
-                parts = curve_data.items() if isinstance(curve_data, dict) else [("", curve_data)]
-                curves |= {f"{step}/{part}".rstrip("/"): curve for part, curve in parts}
-    return curves
-
-
 def write_run(
     client: Any, run_id: str, record: CandidateRecord, source: Source, *, tags: Mapping[str, str], pages: bool
 ) -> None:
@@ -112,12 +99,13 @@ def write_run(
     from mlflow.entities import RunTag
 
     # the time of the evaluation, not of now: MLflow keeps a metric of the same time and value once
-    at_ms = int(datetime.fromisoformat(record.evaluated.at).timestamp() * 1000)
+    at_ms = int(parse_utc(record.evaluated.at).timestamp() * 1000)
     with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
         files = source.fetch_pages(record, Path(scratch))
         report = read_report(Path(scratch)) if (Path(scratch) / REPORT).is_file() else None
         folder = source.run_folder(record)
-        _log_metrics(client, run_id, {} if report is None else report_metrics(report), training_curves(folder), at_ms)
+        curves = dict(training_curves(ledger.read_entries(folder)))
+        _log_metrics(client, run_id, {} if report is None else report_metrics(report), curves, at_ms)
         _log_params(client, run_id, {"recipe": tags.get("recipe", ""), **recipe_settings(folder)})
         _log_data(client, run_id, source.manifest(record.model_id))
         for file in files if pages else ():
@@ -126,7 +114,9 @@ def write_run(
     client.set_terminated(run_id)
 
 
-def _log_metrics(client: Any, run_id: str, numbers: Mapping[str, float], curves: Curves, at_ms: int) -> None:
+def _log_metrics(
+    client: Any, run_id: str, numbers: Mapping[str, float], curves: Mapping[str, Curve], at_ms: int
+) -> None:
     from mlflow.entities import Metric
 
     metrics = [Metric(name, value, at_ms, 0) for name, value in numbers.items()]
@@ -153,19 +143,13 @@ def _log_params(client: Any, run_id: str, values: Mapping[str, str]) -> None:
 
 def recipe_settings(folder: Path) -> dict[str, str]:
     """The settings of a run that decide what is learnt, by dotted name; none where its folder is gone."""
-    recipe = read_json_object(folder / "recipe.json") or {}
-    flat: dict[str, str] = {}
-
-    def flatten(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for name, each in value.items():
-                flatten(f"{prefix}.{name}", each)
-        elif value not in (None, "", [], {}):
-            flat[_metric_name(prefix)] = value if isinstance(value, str) else json.dumps(value)
-
-    for section in _SECTIONS:
-        flatten(section, recipe.get(section))
-    return flat
+    recipe = read_json_object(folder / "recipe.json")
+    settings = leaves({section: recipe.get(section) for section in _SECTIONS})
+    return {
+        _metric_name(name): value if isinstance(value, str) else json.dumps(value)
+        for name, value in settings
+        if value not in (None, "", [], {})
+    }
 
 
 def _log_data(client: Any, run_id: str, manifest: Manifest | None) -> None:

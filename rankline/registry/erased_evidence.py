@@ -18,6 +18,6 @@ def evidence_digest(folder: Path, *, complete: tuple[str, ...]) -> str:
     """
     files = digest.file_digests(folder)
     if files.pop(NOTE, ""):
-        noted = (read_json_object(folder / NOTE) or {}).get(DIGESTS)
+        noted = read_json_object(folder / NOTE).get(DIGESTS)
         files |= {name: was for name, was in (noted if isinstance(noted, dict) else {}).items() if name not in complete}
     return digest.json_digest(files)

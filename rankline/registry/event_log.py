@@ -73,29 +73,14 @@ class EventLog(BlobStore):
         self._events: dict[int, Event] = {}
 
     def history(self) -> list[Event]:
-        """Every event, oldest first.
-
-        Raises:
-            IntegrityError: an event is missing or cannot be read.
-        """
+        """Every event, oldest first."""
         self.fs.invalidate_cache()
-        return [self._event(n) for n in range(1, max(self._event_numbers(), default=0) + 1)]
-
-    def event(self, n: int) -> Event:
-        """The event of a number.
-
-        Raises:
-            IntegrityError: it is missing or cannot be read.
-        """
-        return self._event(n)
+        return [self.event(n) for n in range(1, max(self._event_numbers(), default=0) + 1)]
 
     def write_event(self, draft: EventDraft, allowed: Callable[[list[Event]], bool]) -> Event | None:
         """Write the next event; None if it is not ``allowed``.
 
         ``allowed`` gets the history that the event would follow, and again a longer one after a concurrent write.
-
-        Raises:
-            RegistryError: the registry cannot be written.
         """
         while True:
             history = self.history()
@@ -127,7 +112,7 @@ class EventLog(BlobStore):
         """champion.json; None if it is missing, unreadable, outdated or contradicts the events."""
         try:
             cached = Champion.model_validate_json(self._read("champion.json"))
-            is_consistent = registry_state.is_consistent(cached, self._event)
+            is_consistent = registry_state.is_consistent(cached, self.event)
         except (FileNotFoundError, ValidationError, IntegrityError):
             return None
         exists = self.fs.exists
@@ -145,7 +130,12 @@ class EventLog(BlobStore):
         stems = (name.rsplit("/", 1)[-1].removesuffix(".json") for name in names)
         return [int(stem) for stem in stems if stem.isdigit()]
 
-    def _event(self, n: int) -> Event:
+    def event(self, n: int) -> Event:
+        """The event of a number.
+
+        Raises:
+            IntegrityError: it is missing or cannot be read.
+        """
         if n in self._events:  # events never change
             return self._events[n]
         path = f"events/{n}.json"

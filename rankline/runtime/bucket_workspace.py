@@ -24,6 +24,7 @@ from rankline.errors import IntegrityError, StorageError
 from rankline.io import digest, storage
 from rankline.io.files import first_line, read_json_object, replacing, write_bytes, write_json
 from rankline.io.lease import LEASE_S, Lease
+from rankline.periodic import repeated
 
 _DOWNLOADS = 16  # at once
 URL_FILE = ".url"  # in a user's copy: where it comes from
@@ -50,14 +51,11 @@ class BucketWorkspace:
         """Make the local files below ``name`` (or the one file) with one of these endings those of the bucket.
 
         Files that were downloaded before and are no longer in the bucket are removed.
-
-        Raises:
-            StorageError: the store does not respond.
         """
         with self._lock:
             fs, root = storage.open_filesystem(self.url)
             remote = {each: info for each, info in self._list(fs, root, name).items() if each.endswith(suffixes)}
-            versions: dict[str, Any] = read_json_object(self.folder / VERSIONS_FILE) or {}
+            versions: dict[str, Any] = read_json_object(self.folder / VERSIONS_FILE)
             before = dict(versions)
             outdated = [
                 each
@@ -81,9 +79,6 @@ class BucketWorkspace:
 
         Files that were copied before and have been removed here are removed there. Hidden files stay; so do those in
         folders below it, unless ``deep``.
-
-        Raises:
-            StorageError: the store does not respond.
         """
         with self._lock:
             fs, root = storage.open_filesystem(self.url)
@@ -101,11 +96,7 @@ class BucketWorkspace:
                     del self._copied[each]
 
     def upload_missing(self, name: str) -> None:
-        """Upload the local files below ``name`` that the bucket does not have, such as data and weights.
-
-        Raises:
-            StorageError: the store does not respond.
-        """
+        """Upload the local files below ``name`` that the bucket does not have, such as data and weights."""
         fs, root = storage.open_filesystem(self.url)
         present = self._list(fs, root, name)
         for path in self._local_files(self.folder / name, deep=True):
@@ -115,22 +106,14 @@ class BucketWorkspace:
     @contextlib.contextmanager
     def uploading(self, name: str, *, interval_s: float = 5.0) -> Iterator[None]:
         """Upload the files in the folder ``name`` every few seconds while the block runs; a failure is left out."""
-        done = threading.Event()
 
-        def upload_periodically() -> None:
-            while not done.wait(interval_s):
-                with contextlib.suppress(StorageError, OSError):
-                    self.upload(name, deep=False)
+        def upload() -> None:
+            with contextlib.suppress(StorageError, OSError):
+                self.upload(name, deep=False)
 
-        with contextlib.suppress(StorageError, OSError):
-            self.upload(name, deep=False)
-        thread = threading.Thread(target=upload_periodically, name="run folder", daemon=True)
-        thread.start()
-        try:
+        upload()
+        with repeated(upload, interval_s=interval_s, name="run folder"):
             yield
-        finally:
-            done.set()
-            thread.join()
 
     @contextlib.contextmanager
     def writing(self, name: str, *, owner: Mapping[str, str], timeout_s: float) -> Iterator[Callable[[], None]]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from rankline.errors import StorageError
 from rankline.io import digest, files, storage
+from rankline.periodic import repeated
 
 LATEST_FILE = "latest.json"
 
@@ -28,23 +28,12 @@ def synced(folder: Path, url: str, *, interval_s: float = 2.0) -> Iterator[list[
     warnings: list[str] = []
     sync = CheckpointSync(folder, url, warnings)
     sync.download()
-    done = threading.Event()
-
-    def upload_periodically() -> None:
-        while not done.wait(interval_s):
-            sync.upload()
-
-    thread = threading.Thread(target=upload_periodically, name="checkpoints", daemon=True)
-    thread.start()
     try:
-        yield warnings
+        with repeated(sync.upload, interval_s=interval_s, name="checkpoints"):
+            yield warnings
     except BaseException:
-        done.set()
-        thread.join()
         sync.upload()
         raise
-    done.set()
-    thread.join()
     sync.delete_remote()
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rankline.io.files import json_object
 from rankline.pod import in_pod
 from rankline.runtime.ledger import Entry
 
@@ -66,7 +67,7 @@ def read_pod_output(log: Sequence[str]) -> PodOutput:
             output.begun = True
         elif RESULT in line:  # what the step wrote last may lack its line end
             before, _, payload = line.partition(RESULT)
-            output.result = _json_object(payload)
+            output.result = json_object(payload)
             output.lines += [before] if before else []
             output.lines += str(output.result.get("error", "")).splitlines()
         elif not output.result:
@@ -86,11 +87,3 @@ def part_of_log(log: Sequence[str], step: str, *, is_first: bool) -> list[str]:
         if log[begin].partition(STARTED)[2].strip() == step:
             return list(log[begin:end])
     return []
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
-from rankline.io.files import write_json
+from rankline.io.files import read_json_object, write_json
 
 
 class Progress:
@@ -48,8 +47,4 @@ class Progress:
 
 def read_progress(path: Path) -> dict[str, object]:
     """The last progress written to ``path``; empty if there is none."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return read_json_object(path)

@@ -42,7 +42,7 @@ def write(path: Path, reference: Reference) -> None:
 def read(path: Path) -> Reference | None:
     """The reference that is in the place of an artifact; None for an artifact."""
     content = read_json_object(path / FILE)
-    return None if content is None else Reference.model_validate(content)
+    return Reference.model_validate(content) if content else None
 
 
 def output_digest(path: Path) -> str:
@@ -52,11 +52,7 @@ def output_digest(path: Path) -> str:
 
 
 def input_digest(path: Path) -> str:
-    """The digest of an artifact whose files match their digests, or of what a reference stands for.
-
-    Raises:
-        IntegrityError: the artifact is incomplete, or a file of it has changed.
-    """
+    """The digest of an artifact whose files match their digests, or of what a reference stands for."""
     reference = read(path)
     return verify_artifact(path) if reference is None else reference.digest
 

@@ -10,15 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankline.errors import StorageError, UsageError
+from rankline.errors import StorageError
 from rankline.io.files import read_json_object, restrict_permissions
 from rankline.io.storage import StorageConfig
-from rankline.mirror.config import TrackingConfig
-from rankline.notifications.config import NotifyConfig
 
 if TYPE_CHECKING:
     from rankline.announcer import Announcer
-    from rankline.model.bundle import Bundle
     from rankline.runtime.bucket_workspace import BucketWorkspace
 
 WATCHER = "watcher.json"  # in a run's folder: the process that watches it, and its user
@@ -35,7 +32,7 @@ class RunContext:
         self.is_watched_here = bool(run_dir)  # the process that started the run writes its folder, too
         self.passes_references = False
         self.names: dict[str, str] = {}  # of the recipe and the flow
-        self.recipe, self.tracking, self.notify = "", TrackingConfig(), NotifyConfig()
+        self.announced: Mapping[str, Any] = {}  # the parameters that say where its events are shown
 
     @classmethod
     def from_parameters(cls, run: dict[str, Any], job: str) -> RunContext:
@@ -49,11 +46,7 @@ class RunContext:
         context = cls(Path(run["workspace"]), job, storage)
         context.names = {name: run[name] for name in ("recipe", "flow") if "flow" in run}
         context.passes_references = bool(run.get("references"))
-        context.recipe = run.get("recipe", "")
-        context.tracking, context.notify = (
-            TrackingConfig(**run.get("mlflow", {})),
-            NotifyConfig(**run.get("notify", {})),
-        )
+        context.announced = run
         return context
 
     @functools.cached_property
@@ -114,7 +107,7 @@ class RunContext:
         """Where the events of this run are shown, besides the registry."""
         from rankline.announcer import Announcer
 
-        return Announcer(self.workspace, self.tracking, self.notify, self.bucket, self.recipe)
+        return Announcer.from_parameters(self.announced, self.workspace, self.bucket)
 
     def announce_end(self, summary: Mapping[str, Any]) -> None:
         """Notify of a run that failed; ``summary`` is that of its folder. What goes wrong is a line on stderr."""
@@ -124,44 +117,12 @@ class RunContext:
     @property
     def started_by(self) -> str:
         """Who started the run; empty where nobody knows, as on a cluster, or where a schedule did."""
-        return str((read_json_object(self.folder / WATCHER) or {}).get("user", ""))
+        return str(read_json_object(self.folder / WATCHER).get("user", ""))
 
     @property
     def repository(self) -> str:
         """The model registry: a folder or a URL."""
         return self.storage.repository or str(self.workspace / "repository")
-
-    def bundle_folder(self, model_id: str) -> Path:
-        """The folder of a registered model; one in a bucket is downloaded into the workspace.
-
-        Raises:
-            RanklineError: the model is missing, damaged or cannot be downloaded.
-        """
-        from rankline.registry.model_registry import ModelRegistry
-
-        models = ModelRegistry(self.repository)
-        if models.local:
-            return Path(models.root) / "bundles" / model_id
-        return models.bundle(model_id, revision="", into=self.workspace / "fetched").folder
-
-    def champion_bundle(self, model_id: str) -> Bundle:
-        """The champion with the catalogue that it serves.
-
-        Raises:
-            UsageError: there is no champion.
-            RanklineError: it is damaged or cannot be downloaded.
-        """
-        from rankline.registry.model_registry import ModelRegistry
-
-        if not model_id:
-            raise UsageError(
-                "there is no champion whose catalogue could be refreshed",
-                expected="a champion",
-                found="none",
-                where=self.repository,
-                hint="`rankline run` trains a model and promotes it",
-            )
-        return ModelRegistry(self.repository).bundle(model_id, into=self.workspace / "fetched")
 
     def cache_folder(self, step: str) -> Path:
         """The workspace's cache of a step."""

@@ -21,6 +21,7 @@ from rankline.contracts import FrozenModel
 from rankline.errors import EXIT_STALE
 from rankline.io.files import read_json_object, write_json
 from rankline.runtime import ledger
+from rankline.runtime.current_user import current_user
 from rankline.runtime.outcomes import Outcome, has_verdict
 from rankline.runtime.steps import DECIDING_STEPS, FLOWS, TRAINING_STEPS
 
@@ -72,15 +73,18 @@ def summarize(
     return summary
 
 
-def note_cancelled(folder: Path, *, by: str, why: str = "") -> None:
-    """Write down that a run was cancelled, and why if that was no user's wish."""
+def note_cancelled(folder: Path, *, by: str = "", why: str = "") -> None:
+    """Write down that a run was cancelled, by this user if nobody else did, and why if that was no user's wish.
+
+    It is a request to end the run to the process that watches it.
+    """
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(folder / CANCEL, {"at": at, "by": by, **({"why": why} if why else {})})
+    write_json(folder / CANCEL, {"at": at, "by": by or current_user(), **({"why": why} if why else {})})
 
 
 def read_cancelled(folder: Path) -> dict[str, Any]:
     """What was written down of a cancellation; empty where the run was not cancelled."""
-    return read_json_object(folder / CANCEL) or {}
+    return read_json_object(folder / CANCEL)
 
 
 def why_started(folder: Path) -> str:
@@ -158,7 +162,7 @@ def begin_without_exit_handler(folder: Path, prices: Prices) -> None:
 def complete_retried(folder: Path) -> dict[str, Any] | None:
     """Write the summary of a run that the exit handler leaves out, where a step has just ended it, and return it."""
     earlier = read_json_object(folder / EARLIER_SUMMARY)
-    if earlier is None:
+    if not earlier:
         return None
     summary = _summary(folder, Prices(**earlier.get("prices", {})))
     if not summary["failed_step"] and not has_verdict(summary["outcome"]):

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -37,7 +36,6 @@ LIBRARIES = (
 ALWAYS_RUNS = "it always runs"
 NEVER_RAN = "it has not run in this workspace before"
 WINDOW_SETTINGS = ("window_start", "window_end")
-_STALE_PARTIAL_S = 86_400
 
 
 class _Unknown:
@@ -157,10 +155,7 @@ class StepCache:
     def get(self, name: str) -> CacheEntry | None:
         """The entry of this name (the digest of its key); None where it is missing or damaged."""
         folder = self.folder / name
-        try:
-            return parse_cache_entry(json.loads((folder / "entry.json").read_text()), folder)
-        except (OSError, ValueError):
-            return None
+        return parse_cache_entry(files.read_json_object(folder / "entry.json"), folder)
 
     def find(self, key: dict[str, Any], *, ignore_lineage: bool = False) -> CacheEntry | None:
         """The entry of a key; with ``ignore_lineage`` one of any lineage, if there is none of this."""
@@ -178,10 +173,8 @@ class StepCache:
 
     def latest(self) -> CacheEntry | None:
         """The newest entry."""
-        try:
-            return self.get(json.loads((self.folder / "latest.json").read_text())["name"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        name = files.read_json_object(self.folder / "latest.json").get("name")
+        return self.get(name) if isinstance(name, str) else None
 
     def explain_miss(
         self, key: dict[str, Any], *, remote_latest: Callable[[], CacheEntry | None] = lambda: None
@@ -198,7 +191,7 @@ class StepCache:
     ) -> Iterator[CacheEntry]:
         """A finished step, added when the block ends without an error, unless another run has added the same."""
         name = digest.json_digest(key)
-        self._remove_stale_partials()
+        files.remove_stale_partials(self.folder)
         partial = files.partial_path(self.folder / name)
         try:
             for output, path in outputs.items():
@@ -213,13 +206,6 @@ class StepCache:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         files.write_json(self.folder / "latest.json", {"name": name})
-
-    def _remove_stale_partials(self) -> None:
-        """Remove the unfinished entries of runs that were killed more than a day ago."""
-        for partial in self.folder.glob(".*.*"):
-            with contextlib.suppress(OSError):
-                if time.time() - partial.stat().st_mtime > _STALE_PARTIAL_S:
-                    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _entry_digest(entry: dict[str, Any]) -> str:

@@ -31,11 +31,7 @@ log = logging.getLogger("rankline.review")
 
 
 def create_app(desk: Desk, settings: ConsoleSettings) -> ASGIApp:
-    """The console over a desk.
-
-    Raises:
-        UsageError: the roles file or the token file cannot be used, or a server's address is none.
-    """
+    """The console over a desk."""
     key = settings.session_key or secrets.token_urlsafe(32)
     access = Access(settings, Sessions(settings, key))
     access.check_files()

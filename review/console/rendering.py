@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from rankline.utc import parse_utc
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ISO_TIME = re.compile(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
@@ -42,10 +43,9 @@ class Pages:
 def when(at: str) -> Markup:
     """An ISO time, to the second and in UTC."""
     try:
-        parsed = datetime.fromisoformat(at)
+        parsed = parse_utc(at)
     except ValueError:
         return Markup.escape(at)
-    parsed = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M:%S} UTC</time>').format(parsed.isoformat(), parsed)
 
 

@@ -9,8 +9,9 @@ import sys
 
 import uvicorn
 
-from rankline.errors import EXIT_OK, ServerError
+from rankline.errors import EXIT_OK
 from rankline.io.files import write_json
+from rankline.runtime.listening import listen
 from review.console.app import create_app
 from review.console.settings import ConsoleSettings, checked
 from review.desk import Desk
@@ -19,18 +20,13 @@ _DRAIN_S = 30  # that a shutdown waits for actions in progress
 
 
 def serve(desk: Desk, settings: ConsoleSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests in progress.
-
-    Raises:
-        UsageError: the settings would let anybody in, or a file that they name cannot be read.
-        ServerError: the port is in use.
-    """
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress."""
     settings = checked(settings)
     app = create_app(desk, settings)
     # uvicorn drains on a signal and raises it again afterwards, when the server has ended successfully
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
-    with _listen(settings) as listener:
+    with listen("the console", settings.host, settings.port) as listener:
 
         class Announcing(uvicorn.Server):
             """Says where it answers, once it does."""
@@ -45,20 +41,6 @@ def serve(desk: Desk, settings: ConsoleSettings) -> None:
             timeout_graceful_shutdown=_DRAIN_S,
         )  # fmt: skip
         Announcing(config).run(sockets=[listener])
-
-
-def _listen(settings: ConsoleSettings) -> socket.socket:
-    host, port = settings.host, settings.port
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise ServerError(
-            f"the console cannot listen on {host}:{port}",
-            expected="a free port",
-            found=getattr(error, "strerror", None) or str(error),
-            hint=f"stop the process that uses it (`lsof -i :{port}`), or give another --port; 0 takes any free port",
-        ) from error
 
 
 def _announce(listener: socket.socket, settings: ConsoleSettings) -> None:

@@ -16,8 +16,8 @@ from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_RE
 from components.featurize.join import JoinSettings, PointInTimeJoin, historical_features
 from components.featurize.step import featurize
 from feature_repo.definitions import VIEWS
-from feature_repo.request import REQUEST_FIELDS
 from feature_repo.store import apply, open_store, working_directory
+from feature_repo.views import REQUEST_FIELDS
 from rankline import contracts
 from rankline.errors import IntegrityError, UsageError
 from rankline.features import transforms

@@ -16,12 +16,11 @@ import pytest
 from components.summary.component import summary as summary_component
 from components.summary.config import SummaryConfig
 from components.summary.step import KILLED_MESSAGE, SUMMARY, summarize, summarize_run
-from pipelines.runs.folder import request_cancel
 from pipelines.runs.store import LocalRuns
 from rankline.runtime import ledger
 from rankline.runtime.kubeflow_api import was_cancelled
 from rankline.runtime.run_context import RunContext
-from rankline.runtime.run_summary import KubeflowEnd
+from rankline.runtime.run_summary import KubeflowEnd, note_cancelled
 from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines.kubeflow.recorded import recorded  # noqa: F401
 from tests.rankline.notifications.receivers import web_server
@@ -241,7 +240,7 @@ def test_on_one_machine_nobody_is_asked(recorded: Kubeflow, tmp_path: Path, monk
 
 def test_the_reason_of_a_command_that_gave_the_run_up_is_in_the_summary(tmp_path: Path) -> None:
     why = "finetune did not begin within cluster.train.timeout_s (60 s): Unschedulable: 1 Insufficient cpu"
-    request_cancel(tmp_path / "runs/a-run", why)
+    note_cancelled(tmp_path / "runs/a-run", why=why)
     summary = ended(tmp_path, *TRAINING_STEPS[:4])
     assert (summary["outcome"], summary["error"]) == ("cancelled", f"it was cancelled: {why}")
 

@@ -22,9 +22,9 @@ from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_RE
 from components.featurize.join import historical_features
 from feature_repo.definitions import definitions
 from feature_repo.materialize import materialize
-from feature_repo.request import REQUEST_FIELDS
 from feature_repo.sources import PUSH_SOURCE
 from feature_repo.store import apply, open_store, working_directory
+from feature_repo.views import REQUEST_FIELDS
 from rankline.contracts import UTC_TIMESTAMP as MICROSECONDS
 from rankline.contracts import FrozenState
 from rankline.contracts import History as FrozenHistory

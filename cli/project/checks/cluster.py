@@ -21,8 +21,8 @@ SINGLE_USER, MULTI_USER = "pipeline-runner", "default-editor"  # service account
 
 def cluster(context: CheckContext) -> Iterator[Finding]:
     """Kubeflow's API answers, Kubernetes has what the recipe names, and the registry its images."""
+    from pipelines.kubeflow.kubernetes_api import open_kubernetes
     from pipelines.kubeflow.preflight.images import images
-    from pipelines.kubeflow.preflight.kubernetes_api import open_kubernetes
     from pipelines.kubeflow.preflight.model import Preflight
     from pipelines.kubeflow.preflight.pull_secrets import pull_credentials
     from pipelines.kubeflow.preflight.run import run_preflight
@@ -36,13 +36,13 @@ def cluster(context: CheckContext) -> Iterator[Finding]:
             yield from _schedules(connection)
             yield from _runs(connection)
         except RanklineError as error:
-            yield Finding("API", "fail", _summary(error), error.hint or "check --host and --auth: docs/cluster.md")
+            yield Finding("API", "fail", error.one_line, error.hint or "check --host and --auth: docs/cluster.md")
         named = connection.namespace if connection else context.cluster.namespace
         namespace = connection.pod_namespace() if connection else named or SYSTEM
         try:
             kubernetes = open_kubernetes(context.cluster.context)
         except AccessError as error:
-            yield Finding("Kubernetes", "warn", f"not known: {_summary(error)}", error.hint)
+            yield Finding("Kubernetes", "warn", f"not known: {error.one_line}", error.hint)
             yield from images(context.recipe, account=context.account, pull=None)
             return
         yield Finding("Kubernetes", "ok", f"{kubernetes.host}, namespace {namespace}")
@@ -72,8 +72,8 @@ def _schedules(connection: Cluster) -> Iterator[Finding]:
     for each in orphans:
         yield Finding(f"{each.kind} {each.name}", "warn", f"{each.reason} (pipeline {each.pipeline})", each.remedy)
     if unknown:
-        message = f"not known whether one fires that the API does not list: {_summary(unknown)}"
-        yield Finding("schedules", "warn", message, unknown.hint or f"a kubeconfig with {unknown.expected}")
+        message = f"not known whether one fires that the API does not list: {unknown.one_line}"
+        yield Finding("schedules", "warn", message, unknown.hint or "a kubeconfig that may list scheduledworkflows")
     elif not orphans:
         yield Finding("schedules", "ok", "none fires that `rankline schedule` does not list")
 
@@ -98,10 +98,6 @@ def stores(context: CheckContext) -> Iterator[Finding]:
     if uri and not uri.startswith("sqlite:"):
         yield from mlflow(context)
     yield from servers(context)
-
-
-def _summary(error: RanklineError) -> str:
-    return f"{error.message}; {error.found}" if error.found else error.message
 
 
 CHECKS: tuple[Check, ...] = (cluster, stores)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from cli.formats import format_bytes
 from cli.project.checks.model import Check, CheckContext, Finding, Status
+from rankline.runtime.threads import allowed_cpus
+from rankline.utc import parse_utc
 
 MEMORY_WANTED, MEMORY_LEAST = 2e9, 1e9  # bytes; the demo peaks at 1.3 GB in one step
 DISK_WANTED, DISK_LEAST = 5e9, 2e8  # bytes
@@ -21,7 +23,7 @@ MAX_SKEW_S = 60.0
 
 def processor(context: CheckContext) -> Iterator[Finding]:
     """The usable cores, and the instructions that make int8 and bf16 fast."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = allowed_cpus()
     flags = _cpu_flags()
     int8 = any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))
     bf16 = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
@@ -117,7 +119,7 @@ def clock(context: CheckContext) -> Iterator[Finding]:
             ahead.append((late, str(path.relative_to(context.workspace))))
     with contextlib.suppress(RanklineError, ValueError, OSError):  # another check reports that
         for event in ModelRegistry(context.repository).history():
-            if (late := (datetime.fromisoformat(event.at) - datetime.now(UTC)).total_seconds()) > MAX_SKEW_S:
+            if (late := (parse_utc(event.at) - datetime.now(UTC)).total_seconds()) > MAX_SKEW_S:
                 ahead.append((late, f"event {event.n} of the model registry"))
     if ahead:
         late, name = max(ahead)

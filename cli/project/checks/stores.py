@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import sqlite3
@@ -15,6 +14,7 @@ from typing import Any
 from cli.project.checks.mlflow import mlflow
 from cli.project.checks.model import TIMEOUT_S, Check, CheckContext, Finding, error_line, redacted
 from cli.project.checks.model_registry import creates_exclusively, repository
+from rankline.io.files import read_json_object
 
 SERVERS = {
     "postgresql": "Postgres", "postgres": "Postgres", "redis": "Redis", "rediss": "Redis", "s3": "bucket",
@@ -52,10 +52,7 @@ def _feature_store(library: Any, folder: Path) -> Finding:
     except Exception as error:
         hint = f"start its server, or rm -r {folder} and run the recipe again; until then defaults are served"
         return Finding(name, "fail", f"the online store does not answer: {error_line(error)}", hint)
-    watermark = {}
-    with contextlib.suppress(OSError, ValueError):
-        watermark = json.loads((folder / "watermark.json").read_text())
-    if until := watermark.get("until"):
+    if until := read_json_object(folder / "watermark.json").get("until"):
         return Finding(name, "ok", f"{views} views answer; materialized up to {until}")
     hint = "run the recipe again: promotion fills it"
     return Finding(name, "warn", f"{views} views answer, but they were never filled", hint)

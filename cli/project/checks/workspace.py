@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from cli.formats import format_bytes
 from cli.project.checks.model import Check, CheckContext, Finding
+from rankline.io.files import read_json_object
 
 DAY_S = 86_400
 
@@ -34,7 +34,7 @@ def runs(context: CheckContext) -> Iterator[Finding]:
     from rankline.runtime.outcomes import Outcome
 
     folders = run_folders(context.workspace) if context.workspace.is_dir() else ()
-    broken = [folder for folder in folders if (folder / SUMMARY).is_file() and not _read_json(folder / SUMMARY)]
+    broken = [folder for folder in folders if (folder / SUMMARY).is_file() and not read_json_object(folder / SUMMARY)]
     states = {folder: run_state(folder) for folder in folders if not (folder / SUMMARY).is_file()}
     running = [folder for folder, state in states.items() if state == Outcome.RUNNING]
     unfinished = [*broken, *(folder for folder, state in states.items() if state != Outcome.RUNNING)]
@@ -80,12 +80,10 @@ def cache(context: CheckContext) -> Iterator[Finding]:
 
 def _is_intact(entry: Path) -> bool:
     """Whether a cached result is readable and has every file it lists. (Bytes are verified when it is reused.)"""
-    metadata = _read_json(entry / "entry.json")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("files"), dict):
-        return False
-    return all(
+    files = read_json_object(entry / "entry.json").get("files")
+    return isinstance(files, dict) and all(
         (entry / output).is_file() or (entry / output / name).is_file()
-        for output, names in metadata["files"].items()
+        for output, names in files.items()
         for name in names
     )
 
@@ -119,7 +117,7 @@ def assets(context: CheckContext) -> Iterator[Finding]:
                 digest.verify(path, packaged.sha256, hint=f"rm -r {path}, then rankline fetch {name}")
                 yield Finding(f"material {name}", "ok", f"{len(packaged.sha256)} files, all with the expected digest")
             except IntegrityError as error:
-                yield Finding(f"material {name}", "fail", f"{error.message}: {error.found}", error.hint)
+                yield Finding(f"material {name}", "fail", error.one_line, error.hint)
 
 
 def _disk_usage(paths: Iterable[Path]) -> int:
@@ -130,14 +128,6 @@ def _disk_usage(paths: Iterable[Path]) -> int:
             stat = path.stat()
             files[stat.st_dev, stat.st_ino] = stat.st_size
     return sum(files.values())
-
-
-def _read_json(path: Path) -> object:
-    """The content of a JSON file; None if it cannot be read."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 CHECKS: tuple[Check, ...] = (workspace, runs, schedules, cache, leftovers, assets)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipelines.findings import Finding
-from pipelines.kubeflow.preflight.kubernetes_api import Kubernetes
+from pipelines.kubeflow.kubernetes_api import Kubernetes
 from pipelines.recipe import Recipe
 
 

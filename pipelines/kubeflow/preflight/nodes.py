@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipelines.findings import Finding
-from pipelines.kubeflow.preflight.kubernetes_api import NotKnown
+from pipelines.kubeflow.kubernetes_api import NotKnown
 from pipelines.kubeflow.preflight.model import Preflight
 from pipelines.placement import Resources
 from pipelines.quantities import parse_quantity

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.kubeflow.preflight.kubernetes_api import NotKnown
 from pipelines.kubeflow.preflight.model import Preflight
 from rankline.errors import AccessError
 
@@ -30,7 +29,7 @@ def pull_credentials(preflight: Preflight) -> dict[str, Credentials] | None:
             secret = preflight.kubernetes.get(preflight.path("secrets", name)) or {}
             for registry, one in _registries(secret):
                 credentials.setdefault(registry, one)
-    except (NotKnown, AccessError):
+    except AccessError:
         return None
     return credentials
 

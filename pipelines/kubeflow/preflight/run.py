@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipelines.findings import Finding
+from pipelines.kubeflow.kubernetes_api import NotKnown
 from pipelines.kubeflow.preflight import installation, namespace, nodes, secrets, volume
-from pipelines.kubeflow.preflight.kubernetes_api import NotKnown
 from pipelines.kubeflow.preflight.model import Check, Preflight
 from rankline.errors import RanklineError
 
@@ -24,6 +24,6 @@ def run_preflight(preflight: Preflight) -> Iterator[Finding]:
             yield from check(preflight)
         except NotKnown as error:
             hint = "run this with the kubeconfig of somebody who may; the run itself does not need that right"
-            yield Finding(name, "warn", f"not known: {error}", hint)
+            yield Finding(name, "warn", f"not known: {error.message}", hint)
         except RanklineError as error:
-            yield Finding(name, "fail", f"{error.message}: {error.found}", error.hint or "kubectl has to work here")
+            yield Finding(name, "fail", error.one_line, error.hint or "kubectl has to work here")

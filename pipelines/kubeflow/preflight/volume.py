@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.findings import Finding
-from pipelines.kubeflow.preflight.kubernetes_api import NotKnown
+from pipelines.kubeflow.kubernetes_api import NotKnown
 from pipelines.kubeflow.preflight.model import Preflight
 from rankline.errors import AccessError
 
@@ -55,7 +55,7 @@ def _access(preflight: Preflight, name: str, modes: list[str]) -> Iterator[Findi
         return
     try:
         nodes = len(preflight.kubernetes.items("/api/v1/nodes"))
-    except (NotKnown, AccessError):
+    except AccessError:
         nodes = 0  # not known
     message = f"bound, ReadWriteOnce: {'the only node has it' if nodes == 1 else 'pods on a second node wait for it'}"
     yield Finding(name, "ok" if nodes == 1 else "warn", message, "" if nodes == 1 else "a claim with ReadWriteMany")

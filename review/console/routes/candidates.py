@@ -114,7 +114,7 @@ def _evidence(visit: Visit, chosen: Candidate) -> tuple[Evidence | None, str]:
     try:
         return visit.console.desk.evidence(chosen), ""
     except RanklineError as error:
-        return None, f"{error.message}: {error.found}" if error.found else error.message
+        return None, error.one_line
 
 
 def eyes_note(chosen: Candidate, evidence: Evidence | None, user: str) -> str:
@@ -127,7 +127,7 @@ def eyes_note(chosen: Candidate, evidence: Evidence | None, user: str) -> str:
     except NotPermitted:
         return f"A second reviewer is needed: you {'started this run' if started_by else 'approved this candidate'}."
     if step == "approved":
-        return "Two reviewers are needed: nobody knows who started this run. Your approval is the first."
+        return "Two reviewers are needed: it is not known who started this run. Your approval is the first."
     if started_by:
         return f"{started_by} started this run and may not approve it; you may."
     return f"{approvals[0].who} approved this candidate; your approval is the second and promotes it."

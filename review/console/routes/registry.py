@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query
@@ -11,6 +10,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from rankline.errors import RanklineError, RegistryError, UsageError
 from rankline.registry.registry_state import Kind
+from rankline.utc import parse_utc
 from review.comparison import compare
 from review.console.errors import InvalidForm, NotFound, status_of
 from review.console.paging import page_of
@@ -62,9 +62,7 @@ def at_page(visit: Viewer, time: Text = "") -> Response:
     error: InvalidForm | None = None
     if time:
         try:
-            instant = datetime.fromisoformat(time.strip())
-            instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-            serving = serving_at(visit.snapshot.history, instant)
+            serving = serving_at(visit.snapshot.history, parse_utc(time.strip()))
         except ValueError:
             error = InvalidForm(
                 "Enter a time", field="time", expected="an ISO time, such as 2026-11-30T08:00 (UTC)", found=time
@@ -112,7 +110,7 @@ def model_page(visit: Viewer, model: ModelId, page: PageNumber = 1) -> Response:
     try:
         origin, problem = lineage(visit.console.desk.models, model_id), ""
     except RegistryError as error:  # it was removed: its events are still there
-        origin, problem = None, f"{error.message}: {error.found}"
+        origin, problem = None, error.one_line
     own = page_of(events_of(visit.snapshot.history, model_id)[::-1], page)
     events = own.showing(visit.snapshot.entries(own.rows))
     return visit.page(

@@ -25,21 +25,13 @@ class Access:
         self._tokens = WatchedFile(settings.tokens, read_tokens) if settings.tokens else None
 
     def check_files(self) -> None:
-        """Read both files once, so that a console does not start with one that it cannot use.
-
-        Raises:
-            UsageError: one cannot be read.
-        """
+        """Read both files once, so that a console does not start with one that it cannot use."""
         for file in (self._roles, self._tokens):
             if file is not None:
                 file.content()
 
     def roles(self) -> Roles:
-        """The roles now; without a file nobody has one but the user of this machine.
-
-        Raises:
-            Misconfigured: the file cannot be read any more; nobody keeps a role that it may have taken away.
-        """
+        """The roles now; without a file nobody has one but the user of this machine."""
         return _now(self._roles, Roles())
 
     def identity(self, request: Request) -> Identity:

@@ -27,9 +27,9 @@ def nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide what differs where the tests run: variables, kfp's context and kubeconfig, the age of the server's runs."""
     import kfp
 
-    from pipelines.kubeflow import deadline, log_hint
+    from pipelines.kubeflow import log_hint, run_package
 
-    for module in (deadline, log_hint):  # so that no pod is gone, and no deadline has passed
+    for module in (log_hint, run_package):  # so that no pod is gone, and no deadline has passed
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 0.0))
     for name in list(os.environ):
         if name.startswith(("RANKLINE_KFP", "KF_PIPELINES", "KUBE")):

@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.kubeflow import deadline, log_hint, run_summary, waiting
+from pipelines.kubeflow import log_hint, run_package, run_summary, waiting
 from pipelines.kubeflow.client import Access, Cluster, connect
 from tests.servers.kubeflow import Api, Kubeflow, kubeflow_server, recording
 
@@ -32,7 +32,7 @@ LAUNCHER = (
 def clock_at(monkeypatch: pytest.MonkeyPatch, instant: str) -> None:
     """Let what goes by the age of a run take this for now."""
     seconds = datetime.fromisoformat(instant).timestamp()
-    for module in (deadline, log_hint, run_summary, waiting):
+    for module in (log_hint, run_package, run_summary, waiting):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: seconds))
 
 

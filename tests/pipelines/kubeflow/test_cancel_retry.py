@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
-from pipelines.kubeflow import deadline
+from pipelines.kubeflow import run_package
 from pipelines.kubeflow import runs as cluster_runs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import upload
@@ -146,7 +146,7 @@ def test_a_failed_run_is_not_retried_once_the_cluster_would_end_it_at_once(
     kubeflow.api.fails_at = ""
     began_s = datetime.fromisoformat(kubeflow.api.runs[run]["created_at"]).timestamp()
     with monkeypatch.context() as patch:
-        patch.setattr(deadline, "time", SimpleNamespace(time=lambda: began_s + hours * 3600))
+        patch.setattr(run_package, "time", SimpleNamespace(time=lambda: began_s + hours * 3600))
         with pytest.raises(UsageError, match="deadline has passed") as refused:
             ClusterRuns(cluster, poll_s=0).retry(run)
     assert "rankline submit" in refused.value.hint
@@ -164,7 +164,7 @@ def test_a_run_that_was_once_cancelled_has_no_deadline_any_more(
                             ("RUNNING", "CANCELING", "FAILED", "RUNNING", "FAILED")]  # fmt: skip
     kubeflow.api.fails_at = ""
     began_s = datetime.fromisoformat(row["created_at"]).timestamp()
-    monkeypatch.setattr(deadline, "time", SimpleNamespace(time=lambda: began_s + 99 * 3600))
+    monkeypatch.setattr(run_package, "time", SimpleNamespace(time=lambda: began_s + 99 * 3600))
     assert ClusterRuns(cluster, poll_s=0).retry(run)["outcome"] == "promoted"
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipelines.findings import Finding
+from pipelines.kubeflow.kubernetes_api import open_kubernetes
 from pipelines.kubeflow.preflight import installation, namespace, nodes, secrets, volume
-from pipelines.kubeflow.preflight.kubernetes_api import open_kubernetes
 from pipelines.kubeflow.preflight.model import Check, Preflight
 from pipelines.kubeflow.preflight.run import CHECKS, run_preflight
 from pipelines.recipes import named

@@ -16,12 +16,11 @@ from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.errors import Unreachable
 from pipelines.kubeflow.nodes import step_pods
 from pipelines.kubeflow.runs import ClusterRuns, follow
-from pipelines.runs.folder import request_cancel
 from pipelines.runs.runner import exit_code
 from rankline.errors import RanklineError, StaleEvidence, UsageError
 from rankline.io.storage import open_filesystem
 from rankline.runtime.ledger import Entry, write_entry
-from rankline.runtime.run_summary import KubeflowEnd, summarize
+from rankline.runtime.run_summary import KubeflowEnd, note_cancelled, summarize
 from rankline.runtime.steps import FLOWS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import compiled_once, nothing_of_ours  # noqa: F401
@@ -220,7 +219,7 @@ def test_why_it_was_ended_is_in_its_summary_and_in_every_later_command(
     recorded.api.runs[run] = recording("run-unschedulable-cancelled")
     assert ClusterRuns(cluster).show(run)["error"] == why
     assert f"cancelled after 7:20: {why}" in in_words(recorded, "runs", "show", run).output
-    request_cancel(folder)  # by a user, who needs no reason
+    note_cancelled(folder)  # by a user, who needs no reason
     assert ClusterRuns(cluster).show(run)["error"] == ""
 
 

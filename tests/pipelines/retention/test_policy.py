@@ -150,7 +150,7 @@ def test_the_latest_runs_and_their_inputs_stay() -> None:
     observed = Inventory(
         (*RUNS, *cache),
         work={LAST: {"featurize": DONE}, FIRST: {"featurize": StepWork("k2", {"features": "f2"}, True)}},
-        latest=frozenset({"cache/featurize/k3"}),
+        latest={"cache/featurize/k3"},
     )
     result = plan(observed, Keep(runs=2), now=NOW)
     assert goes(result) == [run.name for run in RUNS[:3]] + ["featurize/k2"]
@@ -175,7 +175,7 @@ def test_a_cache_entry_of_another_champion_is_found_by_its_outputs() -> None:
 
 def test_a_running_or_awaited_run_and_its_cache_entries_stay() -> None:
     cache = resource("cache", "featurize/k2")
-    observed = Inventory((*RUNS, cache), running=frozenset({FIRST}), awaited_runs=frozenset({SECOND}))
+    observed = Inventory((*RUNS, cache), running={FIRST}, awaited_runs={SECOND})
     result = plan(observed, Keep(runs=1), now=NOW)
     assert goes(result) == [RUNS[2].name, RUNS[3].name]
     assert "is running and may reuse it" in why(result, "featurize/k2")
@@ -209,9 +209,9 @@ def test_a_checkpoint_in_use_stays() -> None:
 def test_a_file_is_freed_with_the_last_of_its_names() -> None:
     shared, own = Inode((1, 7), 2, 1000), Inode((1, 8), 1, 10)
     run, cache = resource("run", "a", files=(shared, own)), resource("cache", "featurize/k", files=(shared,))
-    assert plan(Inventory((run, *RUNS, cache), latest=frozenset({cache.path})), Keep(runs=5), now=NOW).freed() == 0
+    assert plan(Inventory((run, *RUNS, cache), latest={cache.path}), Keep(runs=5), now=NOW).freed() == 0
     old = resource("run", "0", files=(shared, own))
-    retained = plan(Inventory((old, *RUNS, cache), latest=frozenset({cache.path})), Keep(runs=5), now=NOW)
+    retained = plan(Inventory((old, *RUNS, cache), latest={cache.path}), Keep(runs=5), now=NOW)
     assert (goes(retained), retained.freed()) == (["0"], 10)
     both = plan(Inventory((old, *RUNS, cache)), Keep(runs=5), now=NOW)
     assert (both.freed(), both.freed(["run"]), both.freed(["cache"])) == (1010, 1010, 0)

@@ -91,6 +91,7 @@ def test_what_served_at_a_time(browser: httpx.Client, world: World) -> None:
     assert world.former in browser.get("/at", params={"time": first}).text
     assert world.champion in browser.get("/at", params={"time": second}).text
     assert "No model served then" in browser.get("/at", params={"time": "1999-01-01"}).text
+    assert browser.get("/at", params={"time": "0001-01-01T00:00+05:00"}).status_code == 422  # no year of UTC
     refused = browser.get("/at", params={"time": "yesterday"})
     assert refused.status_code == 422
     assert 'href="#time"' in refused.text
