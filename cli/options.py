@@ -95,7 +95,11 @@ def require_workspace(workspace: Path, *names: str, suffixes: tuple[str, ...] = 
 
 
 def open_registry(workspace: Path, repository: str) -> ModelRegistry:
-    """The model registry at a URL, or that of the workspace if the URL is empty."""
+    """The model registry at a URL, or that of the workspace if the URL is empty.
+
+    Raises:
+        UsageError: neither is there.
+    """
     from rankline.registry.model_registry import ModelRegistry
 
     return ModelRegistry(repository or repository_of(workspace))

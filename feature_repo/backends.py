@@ -64,6 +64,9 @@ def load_tables(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, 
     """Copy Parquet files into tables, in one transaction.
 
     A project's name contains the digest of its data, so existing tables already have these rows.
+
+    Raises:
+        StorageError: Postgres is unreachable or refuses; no table was created.
     """
     import pyarrow.parquet as parquet
     from psycopg import sql

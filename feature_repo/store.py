@@ -39,6 +39,9 @@ def apply(
 
     ``online`` is the SQLite file of the online store, by default online.db in the folder. With ``stores`` on Postgres
     the files are first copied into tables.
+
+    Raises:
+        StorageError: Postgres or its registry cannot be written; the store is unchanged.
     """
     stores = stores or FeatureStoreConfig()
     settings = store_settings(

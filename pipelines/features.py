@@ -74,7 +74,11 @@ def materialize(
 
 
 def require_champion(recipe: Recipe, workspace: Path) -> None:
-    """Require a champion that reads the features of this version, before anything is downloaded or run."""
+    """Require a champion that reads the features of this version, before anything is downloaded or run.
+
+    Raises:
+        UsageError: there is no champion, or it reads another feature-service version.
+    """
     from components.promote.materialize import champion_feature_service
     from pipelines.declared_features import recipe_service
 

@@ -58,7 +58,12 @@ class _Pair:
 
 
 def compare(models: ModelRegistry, first: str, second: str) -> Comparison:
-    """The metrics of two models, whose ids may be abbreviated."""
+    """The metrics of two models, whose ids may be abbreviated.
+
+    Raises:
+        UsageError: there is no such model, or several ids begin like that.
+        RegistryError: it has no evaluation.
+    """
     history = models.history()
     ids = full_id(history, first), full_id(history, second)
     with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:

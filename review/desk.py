@@ -143,6 +143,9 @@ class Desk:
         """Make a former champion serve again, the nearest one if ``model`` is empty; see `rankline.registry.rollback`.
 
         ``champion`` is the one that the reader saw, which must serve still.
+
+        Raises:
+            RanklineError: as `rollback.roll_back` does.
         """
         _require_name(who)
         self._download_stores()
@@ -172,7 +175,11 @@ class Desk:
         self._later(lambda: self.announce(event))
 
     def break_glass(self, model: str, *, who: str, why: str) -> Event:
-        """Make a registered model serve that no gate has passed; see `rankline.registry.anchor`."""
+        """Make a registered model serve that no gate has passed; see `rankline.registry.anchor`.
+
+        Raises:
+            RanklineError: as `anchor.break_glass` does.
+        """
         _require_name(who)
         self._download_stores()
 

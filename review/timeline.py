@@ -130,7 +130,11 @@ def serving(history: Sequence[Event]) -> Serving | None:
 
 
 def lineage(models: ModelRegistry, model_id: str) -> Lineage:
-    """Where a model comes from: its data, code, recipe, run, the models it was started from, and its evidence."""
+    """Where a model comes from: its data, code, recipe, run, the models it was started from, and its evidence.
+
+    Raises:
+        RegistryError: the model is not in the registry.
+    """
     manifest, history = models.manifest(model_id), models.history()
     own = [event for event in history if event.model_id == model_id]
     registered = next((event for event in reversed(own) if event.kind == "registered"), None)

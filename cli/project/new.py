@@ -44,7 +44,11 @@ def new(
 
 
 def create_repository(folder: Path, *, name: str) -> list[str]:
-    """Write the repository, all of it or nothing; returns the paths of its files."""
+    """Write the repository, all of it or nothing; returns the paths of its files.
+
+    Raises:
+        UsageError: the folder is not empty, or a recipe cannot have this name.
+    """
     from pipelines.assets.synthetic_shop import write_shop
     from rankline.io.files import replacing
 

@@ -31,9 +31,9 @@ def tune(
 ) -> None:
     """Search for better settings of a recipe, for some minutes.
 
-    Each trial runs the pipeline's steps up to distill with other settings and reuses all that is the same; one that falls
-    behind is pruned. The validation requests decide, and the test requests are not read. The first trial has the recipe's
-    own settings. A search that was ended continues where it was.
+    Each trial runs the pipeline's steps up to distill with other settings and reuses all that is the same; one that
+    falls behind is pruned. The validation requests decide, and the test requests are not read. The first trial has the
+    recipe's own settings. A search that was ended continues where it was.
 
     The best settings are in a file that `--set @FILE` reads; the history is a page with plots.
 

@@ -82,6 +82,9 @@ def merge(current: Any, new_items: Any, changes: Changes) -> MergeResult:
     """Merge the table ``new_items`` into the table ``current``: each item replaces the one of its id, or is added.
 
     In columns that the source does not have, an existing item keeps its values.
+
+    Raises:
+        IntegrityError: a declared column has another type than in the catalogue.
     """
     import pyarrow as pa
 

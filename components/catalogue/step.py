@@ -46,6 +46,11 @@ def catalogue(
     """Build and check the catalogue of ``bundle`` with new items; the outcome is publish, unchanged or refused.
 
     ``serves_over`` is the revision that the registry says the model serves over now.
+
+    Raises:
+        IntegrityError: the model is of an earlier version and cannot embed items, or a declared column of the items
+            differs from training.
+        ServerError: the server does not start on the new catalogue, or does not answer a canary.
     """
     import pyarrow.parquet as parquet
 
@@ -157,7 +162,12 @@ def served_revision(champion: str, *, repository: str) -> str:
 def publish(
     revision: Path, *, repository: str, run_id: str = "", config: Any = None, progress: Progress = Progress()
 ) -> dict[str, Any]:
-    """Add a checked catalogue to the registry and let the champion serve over it."""
+    """Add a checked catalogue to the registry and let the champion serve over it.
+
+    Raises:
+        StaleEvidence: the champion, or its revision, changed since the checks.
+        IntegrityError: the catalogue does not match its digests.
+    """
     checked = json.loads((revision / CHECKS_FILE).read_text())
     assert checked["outcome"] == Outcome.PUBLISHED.verdict, "the pipeline publishes nothing else"
     progress.phase("publishing")

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 def export(
     features: Path, student: Path, bundle: Path, *, config: ExportConfig, progress: Progress, code_digest: str = ""
 ) -> dict[str, Any]:
-    """Write the bundle of the student in ``student``, with the difference of every graph from torch."""
+    """Write the bundle of the student in ``student``, with the difference of every graph from torch.
+
+    Raises:
+        IntegrityError: an fp32 graph differs from torch by more than ``config.max_difference``.
+    """
     import pyarrow.parquet as parquet
 
     from components.export import catalogue, graphs, parity

@@ -46,6 +46,10 @@ def materialize_then_append(
     The lock of the store covers everything from ``check``, which raises if the model may not serve (any more), to the
     event: of two promotions, one writes nothing. ``append`` receives what the event's details say of the store.
     ``owner`` is `who` and `run`, for the lock and the watermark.
+
+    Raises:
+        UsageError: the features belong to another service, or the champion reads other definitions under its name.
+        RegistryError: the features could not be materialized; nothing was appended.
     """
     service = _check_service(candidate, features)
     store_folder = place.workspace / "online" / service

@@ -14,7 +14,12 @@ LOCK_TIMEOUT_S = 600.0
 
 
 def erase_online(folder: Path, ids: Collection[str], *, bucket: BucketWorkspace | None, dry_run: bool) -> set[str]:
-    """Erase users from an online store and its sources; the users who had rows in the store."""
+    """Erase users from an online store and its sources; the users who had rows in the store.
+
+    Raises:
+        RegistryError: another process holds the store's lock for too long.
+        StorageError: Redis or Postgres does not answer.
+    """
     from feature_repo.store import SOURCES
 
     with store_lock(folder, timeout_s=LOCK_TIMEOUT_S, who="rankline users erase", bucket=bucket) as publish:
@@ -51,7 +56,11 @@ def entity_keys(ids: Collection[str]) -> set[bytes]:
 
 
 def erase_from_tables(stores: FeatureStoreConfig, ids: Collection[str], *, dry_run: bool) -> list[str]:
-    """Erase users from the tables of an offline store in Postgres; the user of each row that was there."""
+    """Erase users from the tables of an offline store in Postgres; the user of each row that was there.
+
+    Raises:
+        StorageError: Postgres does not answer, or refuses.
+    """
     from psycopg import sql
 
     from feature_repo import backends

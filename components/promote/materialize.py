@@ -36,6 +36,11 @@ def materialize(
     """Materialize a run's features for the champion; ``trigger`` is what started the run.
 
     With a ``bucket`` the online store is the one there.
+
+    Raises:
+        UsageError: there is no champion, or it reads other features than these.
+        RegistryError: another process holds the store's lock for too long, or the store could not be written.
+        StorageError: Postgres or Redis does not answer.
     """
     service = champion_feature_service(repository, run_service=online.feature_service(features), where=str(features))
     store_folder = workspace / "online" / service

@@ -69,6 +69,12 @@ def decide(
     The gates also read what validate reports in ``checks``, and what the run has cost by its ledger so far.
     ``started_by`` is who started the run, empty where nobody knows: with four eyes they may not approve it.
     The evidence page shows what the ledger of the run says as well.
+
+    Raises:
+        UsageError: ``bundle`` or ``evaluation`` is none, or the evaluation is of another model.
+        IntegrityError: the bundle does not match its digests.
+        StaleEvidence: the champion changed since the evaluation.
+        RegistryError: the model registry cannot be written.
     """
     progress.phase("verdict")
     candidate = open_bundle(bundle)
@@ -207,6 +213,13 @@ def promote(
     """Make the candidate the champion: what can fail comes before the event, only the announcement after it.
 
     With a ``bucket`` the online store is the one there.
+
+    Raises:
+        UsageError: the verdict does not promote this model, the features belong to another service, or the champion
+            reads other definitions under the same name.
+        IntegrityError: the bundle does not match its digests.
+        StaleEvidence: the champion changed since the verdict.
+        RegistryError: the features could not be materialized, or the registry cannot be written.
     """
     candidate = open_bundle(bundle)
     _read_report_of(candidate, evaluation)

@@ -231,7 +231,11 @@ def without_cache_mounts(dockerfile: str) -> str:
 
 
 def push(built: BuiltImage, *, tool: DockerCommand, say: Callable[[str], None], log: Path) -> None:
-    """Push an image to its registry; ``built.pushed`` is then its name with the registry's digest."""
+    """Push an image to its registry; ``built.pushed`` is then its name with the registry's digest.
+
+    Raises:
+        RanklineError: the registry refused it.
+    """
     run_docker([tool.command, "push", built.reference], log, f"push {built.kind}", say=say, buildkit=tool.buildkit)
     name = built.reference.rpartition(":")[0]
     digests: list[str] = json.loads(

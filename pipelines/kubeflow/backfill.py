@@ -53,7 +53,12 @@ class ClusterBackfill:
         return [watch.run for watch in self._watches.values()]
 
     def run(self, *, now: datetime) -> list[Result]:
-        """Run the fire times to their end."""
+        """Run the fire times to their end.
+
+        Raises:
+            UsageError: the period has no fire times.
+            AccessError: the cluster does not answer any more; active runs go on.
+        """
         waiting = firing_times(self.target.schedule, self.options, now=now)
         previous = self._previous_runs()
         while waiting or self._watches:

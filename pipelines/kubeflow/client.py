@@ -120,7 +120,12 @@ def quiet_stdout() -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def connected(access: Access) -> Iterator[Cluster]:
-    """A connection to the cluster; a forwarded port stays open while the block runs."""
+    """A connection to the cluster; a forwarded port stays open while the block runs.
+
+    Raises:
+        UsageError: the namespace or something that signing in needs is missing.
+        AccessError: the cluster does not answer, or refuses the sign-in.
+    """
     if access.auth == "port-forward":
         with forwarded_port(access.context, access.system) as url:
             yield connect(access.model_copy(update={"host": url}))

@@ -46,6 +46,10 @@ def upload(
     """The version with this recipe's package of a ``flow``, uploaded where the cluster does not have that content.
 
     ``metadata`` is added to the description of the package.
+
+    Raises:
+        UsageError: the cluster would refuse the package, or the name of its pipeline stands for another flow.
+        AccessError: the cluster does not answer, or refuses the request.
     """
     pipeline = pipeline_name(recipe, flow)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +98,11 @@ def parse_pipeline_name(pipeline: str) -> tuple[str, Flow]:
 
 
 def version_name(recipe: Recipe, package: Path) -> str:
-    """The name of a package's version."""
+    """The name of a package's version.
+
+    Raises:
+        UsageError: the cluster cannot store that name, or the package.
+    """
     name = f"{recipe.name}-{digest.file_digest(package)[:16]}"
     check_limits({"pipeline version name": name, "package": package.read_text()})
     return name

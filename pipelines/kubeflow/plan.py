@@ -63,6 +63,11 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | Non
         cluster: tells whether it has the package and how long earlier runs took; None to ask no cluster.
         local_workspace: where the cluster's workspace is mounted on this machine, if it is; or the copy of the one in
             a bucket.
+
+    Raises:
+        UsageError: the cluster would refuse the package.
+        SourceError: the workspace is mounted here, and the source does not exist.
+        AccessError: the cluster does not answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         package = compile_flow(recipe, Path(folder) / "flow.yaml")

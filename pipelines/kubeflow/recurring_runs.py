@@ -149,6 +149,9 @@ def update(
 
     The new one is created disabled. Then, at a distance from the fire times of both, it is enabled and the old one
     disabled. If the process is killed in between, both are enabled; repeat the update, or `pause`, to correct that.
+
+    Raises:
+        UsageError: there is none of that name, or the new one is refused; the old one is unchanged.
     """
     old = find_all(cluster, recurring.name)
     new = _create(cluster, recurring, recipe, enabled=False)
@@ -346,7 +349,11 @@ def _from_api(cluster: Cluster, response: Any, ours: dict[str, str]) -> Recurrin
 
 
 def list_runs(cluster: Cluster, name: str) -> list[Any]:
-    """The runs of a schedule, its backfills included, latest first."""
+    """The runs of a schedule, its backfills included, latest first.
+
+    Raises:
+        UsageError: there is no recurring run of that name.
+    """
     recurring_runs = find_all(cluster, name)
     ids, pipeline_ids = {each.id for each in recurring_runs}, {each.pipeline_id for each in recurring_runs}
     runs = [

@@ -135,7 +135,11 @@ def follow(
     timeout_s: float = UNREACHABLE_TIMEOUT_S,
     settle_s: float = SETTLE_S,
 ) -> dict[str, Any]:
-    """Watch a run to its end and return its summary; ``watch`` is called with each one on the way."""
+    """Watch a run to its end and return its summary; ``watch`` is called with each one on the way.
+
+    Raises:
+        AccessError: the cluster refuses the request, or has not answered for ``timeout_s``; the run goes on.
+    """
     run_watch = RunWatch(cluster, run, timeout_s=timeout_s, settle_s=settle_s)
     while True:
         summary = run_watch.poll()
@@ -234,7 +238,11 @@ class ClusterRuns:
         watch: Callable[[dict[str, Any]], None] | None = None,
         on_start: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
-        """Let the cluster continue a failed run under the same id, and follow it to its end."""
+        """Let the cluster continue a failed run under the same id, and follow it to its end.
+
+        Raises:
+            UsageError: the run has not ended or has succeeded, or the cluster does not retry it.
+        """
         id, _ = self.restart(run)
         if on_start is not None:
             on_start(self.show(id))

@@ -31,7 +31,11 @@ class ScheduledWorkflow:
 
 
 def list_scheduled_workflows(cluster: Cluster) -> list[ScheduledWorkflow]:
-    """The ScheduledWorkflows in the namespace of a cluster's runs."""
+    """The ScheduledWorkflows in the namespace of a cluster's runs.
+
+    Raises:
+        AccessError: no kubeconfig leads to Kubernetes, or it does not answer, or refuses the request.
+    """
     kubernetes, namespace = open_kubernetes(cluster.context), cluster.pod_namespace()
     items = kubernetes.items(f"/apis/kubeflow.org/v1beta1/namespaces/{namespace}/scheduledworkflows")
     return [

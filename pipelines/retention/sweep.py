@@ -55,7 +55,11 @@ class SweepResult:
 
 
 def plan_sweep(workspace: Path, keep: Keep, *, repository: str = "", now: float | None = None) -> Plan:
-    """What becomes of everything; nothing is written."""
+    """What becomes of everything; nothing is written.
+
+    Raises:
+        RanklineError: the repository cannot be read, or its history is damaged.
+    """
     inventory = take_inventory(workspace.resolve(), repository=repository)
     return policy.plan(inventory, keep, now=time.time() if now is None else now)
 
@@ -63,7 +67,11 @@ def plan_sweep(workspace: Path, keep: Keep, *, repository: str = "", now: float 
 def clean(
     workspace: Path, keep: Keep, *, repository: str = "", why: str = "retention", say: Callable[[str], None] = print
 ) -> SweepResult:
-    """Plan and sweep in one, as a schedule does after its runs."""
+    """Plan and sweep in one, as a schedule does after its runs.
+
+    Raises:
+        UsageError: another process sweeps this workspace.
+    """
     return sweep(workspace, plan_sweep(workspace, keep, repository=repository), repository=repository, why=why, say=say)
 
 
@@ -97,7 +105,12 @@ def sweep_after_run(store: ScheduleStore, name: str, *, say: Callable[[str], Non
 def sweep(
     workspace: Path, plan: Plan, *, repository: str = "", why: str = "retention", say: Callable[[str], None] = print
 ) -> SweepResult:
-    """Remove what a plan removes; whatever has come into use since then stays."""
+    """Remove what a plan removes; whatever has come into use since then stays.
+
+    Raises:
+        UsageError: another process sweeps this workspace.
+        RepositoryError: the repository cannot be written.
+    """
     workspace = workspace.resolve()
     with exclusive(workspace):
         models = ModelRegistry(repository or workspace / "repository")

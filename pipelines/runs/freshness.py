@@ -61,7 +61,11 @@ class Freshness(FrozenModel):
 
 
 def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[Freshness]:
-    """Every feature service of a workspace, the champion's first."""
+    """Every feature service of a workspace, the champion's first.
+
+    Raises:
+        RepositoryError: the model registry cannot be read.
+    """
     models = ModelRegistry(repository or str(workspace / "repository"), repair_cache=False)
     champion = models.champion()
     reads = models.manifest(champion).features.service if champion else ""

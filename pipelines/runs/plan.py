@@ -64,6 +64,11 @@ def plan(recipe: Recipe, workspace: Path, *, libraries: Libraries | None = None)
     """Plan a run of a recipe; reads the workspace, the source and the champion.
 
     ``libraries`` gives the versions that a step will work with where they are not those of this process.
+
+    Raises:
+        SourceError: the source is missing; the run would stop at its first step.
+        UsageError: the workspace's champion ranks another catalogue.
+        IntegrityError: a downloaded asset is damaged.
     """
     workspace = workspace.resolve()
     planner = Planner(recipe, workspace, libraries)

@@ -60,7 +60,11 @@ def source_database(path: Path, *, memory_mb: int) -> Any:
 
 
 def is_single_select(query: str) -> bool:
-    """Whether a text is one SELECT and nothing else, in DuckDB's syntax."""
+    """Whether a text is one SELECT and nothing else, in DuckDB's syntax.
+
+    Raises:
+        duckdb.Error: it is no SQL.
+    """
     import duckdb
 
     statements = duckdb.extract_statements(query)

@@ -57,7 +57,12 @@ def warning_of(models: ModelRegistry, champion: Champion) -> str:
 
 
 def move_anchor(models: ModelRegistry, model: str, *, who: str, why: str) -> Event:
-    """Measure losses against another model from now on; ``model`` may be the beginning of an id."""
+    """Measure losses against another model from now on; ``model`` may be the beginning of an id.
+
+    Raises:
+        UsageError: no such model has served, or several ids begin like that.
+        RegistryError: it was removed.
+    """
     served = [event.model_id for event in models.history() if event.kind in PROMOTING]
     return models.append(ANCHORED, _chosen(models, model, served), who=who, why=why)
 

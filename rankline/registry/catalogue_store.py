@@ -61,6 +61,11 @@ class CatalogueStore(BundleStore):
         """Add a catalogue of a model, ready to `publish`, and return its revision.
 
         If it is already there, only its damaged files are replaced.
+
+        Raises:
+            RegistryError: the model is not in the registry.
+            UsageError: ``folder`` is no catalogue.
+            IntegrityError: a file of it differs from its digest, or a file that the model serves is missing.
         """
         manifest = self.manifest(model_id)
         revision = verify_catalogue(folder)
@@ -77,7 +82,12 @@ class CatalogueStore(BundleStore):
         return revision
 
     def catalogue(self, model_id: str, revision: str, *, into: Path | None = None) -> Path:
-        """The folder of a catalogue, verified; an empty revision is the bundle's own. See `bundle` for buckets."""
+        """The folder of a catalogue, verified; an empty revision is the bundle's own. See `bundle` for buckets.
+
+        Raises:
+            RegistryError: it is not in the registry, or it is in a bucket and ``into`` was not given.
+            IntegrityError: a file of it differs from its digest, or a file that the model serves is missing.
+        """
         manifest = self.manifest(model_id)
         folder = self._catalogue_folder(model_id, revision, into)
         actual_revision = verify_catalogue(folder)

@@ -73,7 +73,11 @@ class EventLog(BlobStore):
         self._events: dict[int, Event] = {}
 
     def history(self) -> list[Event]:
-        """Every event, oldest first."""
+        """Every event, oldest first.
+
+        Raises:
+            IntegrityError: an event is missing or cannot be read.
+        """
         self.fs.invalidate_cache()
         return [self.event(n) for n in range(1, max(self._event_numbers(), default=0) + 1)]
 
@@ -81,6 +85,9 @@ class EventLog(BlobStore):
         """Write the next event; None if it is not ``allowed``.
 
         ``allowed`` gets the history that the event would follow, and again a longer one after a concurrent write.
+
+        Raises:
+            RegistryError: the registry cannot be written.
         """
         while True:
             history = self.history()

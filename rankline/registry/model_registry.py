@@ -48,6 +48,12 @@ class ModelRegistry(CatalogueStore):
 
         ``expected_champion`` served when the evidence was made (empty: no model), with ``expected_revision`` (empty:
         the bundle's own catalogue). ``condition`` raises if the event may not follow a history.
+
+        Raises:
+            StaleEvidence: another model or catalogue serves now.
+            IntegrityError: a model or catalogue that would serve differs from what was registered.
+            RegistryError: a model or catalogue that would serve is not in the registry, or it cannot be written.
+            UsageError: the event hides or shows items and names none, or `who` or `why` has control characters.
         """
         refuse_control_characters("who", fields["who"])
         refuse_control_characters("why", fields["why"])
@@ -85,6 +91,11 @@ class ModelRegistry(CatalogueStore):
 
         The arguments are those of `append`; ``expected_revision`` is the catalogue that this one replaces. A model that
         is not the champion uses the catalogue once it is.
+
+        Raises:
+            StaleEvidence: another model or catalogue serves now.
+            IntegrityError: a file of the catalogue differs from its digest.
+            RegistryError: the model was never registered, the catalogue is not here, or nothing can be written.
         """
         return self.append(
             PUBLISHING,
@@ -96,11 +107,19 @@ class ModelRegistry(CatalogueStore):
         )
 
     def hide(self, items: Iterable[str], *, who: str, why: str) -> Event:
-        """Take items down: they are left out of every response, with any model and catalogue, until they are shown."""
+        """Take items down: they are left out of every response, with any model and catalogue, until they are shown.
+
+        Raises:
+            UsageError: there are no items, or one has an empty id.
+        """
         return self.append(HIDING, "", who=who, why=why, details={"items": sorted(set(items))})
 
     def show(self, items: Iterable[str], *, who: str, why: str) -> Event:
-        """Undo `hide` for these items."""
+        """Undo `hide` for these items.
+
+        Raises:
+            UsageError: there are no items, or one has an empty id.
+        """
         return self.append(SHOWING, "", who=who, why=why, details={"items": sorted(set(items))})
 
     def hidden(self) -> dict[str, Event]:

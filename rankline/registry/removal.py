@@ -111,6 +111,9 @@ def remove(
 
     ``skipped`` decides from the history whether it is kept after all (then nothing is written and the result is None).
     It is called again after a concurrent write.
+
+    Raises:
+        RegistryError: the registry cannot be written.
     """
     digests = {"catalogue": revision} if revision else {}
     draft = EventDraft(kind=REMOVED, model_id=model_id, digests=digests, **fields)

@@ -51,6 +51,9 @@ class BucketWorkspace:
         """Make the local files below ``name`` (or the one file) with one of these endings those of the bucket.
 
         Files that were downloaded before and are no longer in the bucket are removed.
+
+        Raises:
+            StorageError: the store does not respond.
         """
         with self._lock:
             fs, root = storage.open_filesystem(self.url)
@@ -79,6 +82,9 @@ class BucketWorkspace:
 
         Files that were copied before and have been removed here are removed there. Hidden files stay; so do those in
         folders below it, unless ``deep``.
+
+        Raises:
+            StorageError: the store does not respond.
         """
         with self._lock:
             fs, root = storage.open_filesystem(self.url)
@@ -96,7 +102,11 @@ class BucketWorkspace:
                     del self._copied[each]
 
     def upload_missing(self, name: str) -> None:
-        """Upload the local files below ``name`` that the bucket does not have, such as data and weights."""
+        """Upload the local files below ``name`` that the bucket does not have, such as data and weights.
+
+        Raises:
+            StorageError: the store does not respond.
+        """
         fs, root = storage.open_filesystem(self.url)
         present = self._list(fs, root, name)
         for path in self._local_files(self.folder / name, deep=True):

@@ -52,7 +52,11 @@ def output_digest(path: Path) -> str:
 
 
 def input_digest(path: Path) -> str:
-    """The digest of an artifact whose files match their digests, or of what a reference stands for."""
+    """The digest of an artifact whose files match their digests, or of what a reference stands for.
+
+    Raises:
+        IntegrityError: the artifact is incomplete, or a file of it has changed.
+    """
     reference = read(path)
     return verify_artifact(path) if reference is None else reference.digest
 

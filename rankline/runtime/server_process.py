@@ -77,7 +77,12 @@ def serving(
     connections: int,
     provider: str = AUTO,
 ) -> Iterator[Server]:
-    """Run ``python -m serving`` on a bundle while the block runs; its log stays in ``folder``."""
+    """Run ``python -m serving`` on a bundle while the block runs; its log stays in ``folder``.
+
+    Raises:
+        ServerError: the server ended or was not ready in time, or its graphs do not run on the ``provider``; with the
+            last lines of the log.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     log, ready = folder / "server.log", folder / "ready.json"
     command = [sys.executable, "-P", "-m", "serving", "--bundle", str(bundle), "--precision", precision]

@@ -219,7 +219,7 @@ def read_examples(folder: Path, *, max_history: int) -> Examples:
         items=_item_lists(columns["item_ids"], known),
         times=_number_lists(columns["times"], np.float64),
         ratings=[transforms.stars(ratings) for ratings in _number_lists(columns["ratings"], np.float64)],
-        weights=_event_weights(_number_lists(columns["weights"], np.float64) if "weights" in columns.column_names else []),
+        weights=_event_weights(columns["weights"]) if "weights" in columns.column_names else [],
     )
     days, item_DIF = _read_item_features(folder, index)
     sampled = parquet.read_table(folder / "negatives.parquet")
@@ -316,12 +316,13 @@ def _read_item_features(folder: Path, index: dict[str, int]) -> tuple[dict[float
     return {float(day): row for row, day in enumerate(unique)}, out_DIF
 
 
-def _event_weights(weights: list[npt.NDArray[Any]]) -> list[Floats]:
+def _event_weights(column: pa.ChunkedArray) -> list[Floats]:
     """The weights of events, 1 in the mean; none if all weigh alike."""
-    events = np.concatenate([each.astype(np.float32) for each in weights] or [NO_WEIGHTS])
+    weights = _number_lists(column, np.float32)
+    events = np.concatenate(weights or [NO_WEIGHTS])
     if not len(events) or (events == events[0]).all():
         return []
-    return [each.astype(np.float32) / events.mean() for each in weights]
+    return [each / events.mean() for each in weights]
 
 
 def _pad_requests(

@@ -31,7 +31,11 @@ log = logging.getLogger("rankline.review")
 
 
 def create_app(desk: Desk, settings: ConsoleSettings) -> ASGIApp:
-    """The console over a desk."""
+    """The console over a desk.
+
+    Raises:
+        UsageError: the roles file or the token file cannot be used, or a server's address is none.
+    """
     key = settings.session_key or secrets.token_urlsafe(32)
     access = Access(settings, Sessions(settings, key))
     access.check_files()

@@ -20,7 +20,12 @@ _DRAIN_S = 30  # that a shutdown waits for actions in progress
 
 
 def serve(desk: Desk, settings: ConsoleSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests in progress."""
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress.
+
+    Raises:
+        UsageError: the settings would let anybody in, or a file that they name cannot be read.
+        ServerError: the port is in use.
+    """
     settings = checked(settings)
     app = create_app(desk, settings)
     # uvicorn drains on a signal and raises it again afterwards, when the server has ended successfully

@@ -65,7 +65,11 @@ class Snapshots:
         self._newest: Snapshot | None = None
 
     def now(self) -> Snapshot:
-        """The registry as it is now."""
+        """The registry as it is now.
+
+        Raises:
+            IntegrityError: an event is missing or cannot be read.
+        """
         with self._lock:
             champion = self._models.champion_record()
             newest = self._newest

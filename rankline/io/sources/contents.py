@@ -15,6 +15,9 @@ def source_digest(source: Source) -> str:
     """The digest of a source's contents, independent of the place and the names of its files.
 
     It is new in every call if the source is `changing`. A Postgres server computes that of its database itself.
+
+    Raises:
+        SourceError: the source is missing, empty or unreadable.
     """
     if source.changing:
         return digest.json_digest(uuid.uuid4().hex)

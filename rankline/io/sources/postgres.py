@@ -20,7 +20,11 @@ CONNECT_TIMEOUT_S = 10
 
 @contextlib.contextmanager
 def connect(source: Source) -> Iterator[Any]:
-    """A connection in one read-only transaction: all queries see the same snapshot."""
+    """A connection in one read-only transaction: all queries see the same snapshot.
+
+    Raises:
+        SourceError: the server is unreachable, refuses, or disconnects; the message never holds a password.
+    """
     import psycopg
 
     url = _connection_url(source)

@@ -25,13 +25,21 @@ class Access:
         self._tokens = WatchedFile(settings.tokens, read_tokens) if settings.tokens else None
 
     def check_files(self) -> None:
-        """Read both files once, so that a console does not start with one that it cannot use."""
+        """Read both files once, so that a console does not start with one that it cannot use.
+
+        Raises:
+            UsageError: one cannot be read.
+        """
         for file in (self._roles, self._tokens):
             if file is not None:
                 file.content()
 
     def roles(self) -> Roles:
-        """The roles now; without a file nobody has one but the user of this machine."""
+        """The roles now; without a file nobody has one but the user of this machine.
+
+        Raises:
+            Misconfigured: the file cannot be read any more; nobody keeps a role that it may have taken away.
+        """
         return _now(self._roles, Roles())
 
     def identity(self, request: Request) -> Identity:
