@@ -42,8 +42,12 @@ def metric_plots(report: Report, metrics: Sequence[str]) -> Iterator[tuple[str, 
 
 def difference_plot(differences: Mapping[str, Estimate], metric: str) -> str:
     """Candidate minus each other system, paired by request."""
-    label = f"candidate minus each other system, {metric}"
-    return _inline(_intervals(differences, label, zero=True), "d")
+    return effect_plot(differences, f"candidate minus each other system, {metric}")
+
+
+def effect_plot(effects: Mapping[str, Estimate], label: str) -> str:
+    """Effects with their intervals, beside zero."""
+    return _inline(_intervals(effects, label, zero=True), "d")
 
 
 def slice_plot(rows: Mapping[str, Mapping[str, float | None]], systems: Sequence[str], metric: str) -> str:
