@@ -10,7 +10,6 @@ NAMES = {
     "item_knn": "item-kNN",
     "item_knn_decay": "item-kNN with decay",
     "ease": "EASE with decay",
-    "sasrec": "SASRec without text",
     "tfidf": "TF-IDF of the history",
     "tfidf_logistic": "TF-IDF with logistic regression",
     "rank_fusion": "reciprocal-rank fusion",
