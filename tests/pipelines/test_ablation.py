@@ -82,6 +82,7 @@ def test_words_are_shuffled_among_the_items_and_the_original_stays(tmp_path: Pat
     assert parquet.read_table(tmp_path / "features" / "items.parquet")["title"].to_pylist() == titles
 
 
+@pytest.mark.integration
 def test_random_weights_have_the_shapes_of_the_encoder_and_another_seed_others(smoke: SmokeRun, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
