@@ -15,7 +15,7 @@ from cli.project import build, doctor, gc, new
 from cli.project import cluster as set_up
 from cli.registry import catalogue, gates, items, models, promote, sync
 from cli.review import console, decisions, evaluate, status
-from cli.runs import cluster, refresh, run, runs, step, submit, tune
+from cli.runs import ablate, cluster, refresh, run, runs, step, submit, tune
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
 from cli.users import users
@@ -96,6 +96,7 @@ app.command("submit", rich_help_panel=RUN)(submit.submit)
 app.command("compile", rich_help_panel=RUN)(run.compile_)
 app.command("refresh", rich_help_panel=RUN)(refresh.refresh)
 app.command("tune", rich_help_panel=RUN)(tune.tune)
+app.command("ablate", rich_help_panel=RUN)(ablate.ablate)
 app.add_typer(step.app, name="step", rich_help_panel=RUN)
 app.add_typer(runs.app, name="runs", rich_help_panel=RUN)
 app.command("init", help=init.HELP, rich_help_panel=DATA)(init.init)

@@ -21,6 +21,7 @@ from components.validate.config import ValidateConfig
 from pipelines.overrides import change, ingest_config, load_recipe, requires_source
 from pipelines.placement import ClusterConfig, Resources
 from pipelines.recipe import SOURCE_PLACEHOLDER, WORKSPACE_PLACEHOLDER, Recipe, change_of
+from rankline.gates.policy import STRONGEST, NotWorse
 from rankline.io.sources import Tables
 from rankline.labels import Label
 
@@ -29,6 +30,25 @@ __all__ = ["RECIPES", "Recipe", "change", "change_of", "load_for_display", "name
 
 
 SMOKE_SIZE = Resources(memory="3Gi")  # so that a node of two processors and little memory runs it
+
+
+def near_strongest(margin: float, *, metric: str = "ndcg@10") -> tuple[NotWorse, ...]:
+    """The gate of recipes whose requests are few, or whose data nobody has seen: not proven worse than the strongest
+    baseline by more than a margin.
+
+    Where it is neither proven nor refuted, the candidate passes, and the verdict says so.
+    """
+    return (
+        NotWorse(
+            kind="not_worse",
+            name="not worse than the strongest baseline",
+            metric=metric,
+            than=STRONGEST,
+            margin=margin,
+            min_requests=2,
+            when_insufficient="allow",
+        ),
+    )
 
 
 def smoke() -> Recipe:
@@ -59,7 +79,8 @@ def smoke() -> Recipe:
         export=ExportConfig(recipe="smoke", catalogue="smoke", parity_samples=32),
         evaluate=EvaluateConfig(ks=(5, 10), top_k=50, latency_samples=20, bootstrap_samples=500),
         decide=DecideConfig(
-            min_requests=50, must_beat=["popularity"], margin=0.5, resamples=500, loss_budget=None
+            min_requests=50, must_beat=["popularity", "fresh_popularity"], gates=near_strongest(0.5), margin=0.5,
+            resamples=500, loss_budget=None,
         ),
         cluster=ClusterConfig(
             small=Resources(cpu="1", memory="1Gi", timeout_s=900, retries=0), data=SMOKE_SIZE, train=SMOKE_SIZE,
@@ -86,7 +107,10 @@ def movielens() -> Recipe:
         distill=DistillConfig(epochs=30),
         export=ExportConfig(recipe="movielens", catalogue="movielens"),
         decide=DecideConfig(
-            floors={"ndcg@10": 0.08}, must_beat=["popularity", "item_knn"], margin=0.15, min_requests=500
+            floors={"ndcg@10": 0.08},
+            must_beat=["strongest", "popularity", "fresh_popularity"],
+            margin=0.15,
+            min_requests=500,
         ),
     )
 
@@ -130,7 +154,14 @@ def faq() -> Recipe:
         export=ExportConfig(recipe="faq", catalogue="faq"),
         evaluate=EvaluateConfig(stemmer="english", ks=(1, 5, 10, 50)),
         # a few dozen requests, the same every night, never prove a loss budget
-        decide=DecideConfig(floors={"ndcg@10": 0.6}, must_beat=["bm25"], margin=0.2, min_requests=50, loss_budget=None),
+        decide=DecideConfig(
+            floors={"ndcg@10": 0.6},
+            must_beat=["bm25"],
+            gates=near_strongest(0.2),
+            margin=0.2,
+            min_requests=50,
+            loss_budget=None,
+        ),
     )
 
 
@@ -149,7 +180,9 @@ def search(path: str) -> Recipe:
         export=ExportConfig(recipe="search", catalogue="search", fp16=False),
         evaluate=EvaluateConfig(stemmer="english"),
         # a few dozen requests, the same every night, never prove a loss budget
-        decide=DecideConfig(must_beat=["popularity"], margin=0.2, min_requests=20, loss_budget=None),
+        decide=DecideConfig(
+            must_beat=["popularity"], gates=near_strongest(0.2), margin=0.2, min_requests=20, loss_budget=None
+        ),
     )
 
 
@@ -181,7 +214,8 @@ def labels(path: str, map: str = "") -> Recipe:
         export=ExportConfig(recipe="labels", catalogue="labels"),
         evaluate=EvaluateConfig(ks=(1, 2), primary="ndcg@1", top_k=2, latency_k=2),
         decide=DecideConfig(
-            primary="ndcg@1", floors={"ndcg@1": 0.6}, must_beat=["popularity"], margin=0.05, min_requests=100
+            primary="ndcg@1", floors={"ndcg@1": 0.6}, must_beat=["popularity"],
+            gates=near_strongest(0.1, metric="ndcg@1"), margin=0.05, min_requests=100,
         ),
     )  # fmt: skip
 
@@ -200,7 +234,7 @@ def interactions(path: str, map: str = "") -> Recipe:
         finetune=change_of(MINILM_FINETUNE, epochs=30, evaluate_every=10),
         distill=DistillConfig(epochs=30),
         export=ExportConfig(recipe="interactions", catalogue="interactions"),
-        decide=DecideConfig(must_beat=["popularity"], margin=0.15),
+        decide=DecideConfig(must_beat=["popularity"], gates=near_strongest(0.15), margin=0.15),
     )
 
 
@@ -233,7 +267,7 @@ def shop(path: str = f"{WORKSPACE_PLACEHOLDER}/material/shop") -> Recipe:
         ),
         export=ExportConfig(recipe="shop", catalogue="shop"),
         evaluate=EvaluateConfig(ks=(5, 10), top_k=50, stemmer="english", latency_samples=50),
-        decide=DecideConfig(must_beat=["popularity", "bm25"], margin=0.2),
+        decide=DecideConfig(must_beat=["strongest", "popularity", "bm25"], margin=0.2),
         cluster=ClusterConfig(train=Resources()),
     )  # fmt: skip
 
@@ -272,7 +306,8 @@ def ads() -> Recipe:
         export=ExportConfig(recipe="ads", catalogue="ads", parity_samples=32),
         evaluate=EvaluateConfig(ks=(5, 10), top_k=50, latency_samples=20, bootstrap_samples=500),
         decide=DecideConfig(
-            must_beat=["popularity"], margin=0.1, resamples=500, ceilings={"click.ece": 0.03, "conversion.ece": 0.03}
+            must_beat=["popularity"], gates=near_strongest(0.1), margin=0.1, resamples=500,
+            ceilings={"click.ece": 0.03, "conversion.ece": 0.03},
         ),
         cluster=ClusterConfig(train=Resources()),
     )  # fmt: skip

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.evaluate.baselines import TrainingItems
+from components.evaluate.baselines.items import TrainingItems
 from components.evaluate.replay import ReplayRequest
 from components.evaluate.scores import Floats, Scores, length_suffix
 from rankline.contracts import FeatureNames
-from rankline.evaluation.report import CANDIDATE, CHAMPION
+from rankline.evaluation.report import CANDIDATE, CHAMPION, is_baseline
 from rankline.evidence.comparisons import Compared, Comparisons, ListedItem, one_line
-from rankline.evidence.subject import MODELS, UNKNOWN_LANGUAGE
+from rankline.evidence.subject import UNKNOWN_LANGUAGE
 from rankline.model.bundle import Bundle
 from rankline.model.catalogue_files import read_item_ids
 
@@ -118,7 +118,7 @@ def item_changes(
 def _other_system(scores: Scores, metric: str) -> str | None:
     if CHAMPION in scores:
         return CHAMPION
-    baselines = [name for name in scores if name not in MODELS]
+    baselines = [name for name in scores if is_baseline(name)]
     return max(baselines, key=lambda name: (float(scores[name][metric].mean()), name), default=None)
 
 

@@ -72,6 +72,36 @@ class EvaluateConfig(FrozenModel):
     knn_neighbours: int = Field(1000, ge=1, description="Neighbours per item in both item-kNN baselines.")
     stemmer: str = Field("", description="Snowball stemmer of the BM25 baseline, such as english; empty for none.")
     knn_shrink: float = Field(0.0, ge=0, description="Added to the denominator of item-kNN's cosine.")
+    ease_items: int = Field(
+        5000,
+        ge=0,
+        description="Largest catalogue for the baseline EASE, whose memory and time grow with its square and "
+        "cube; 0 leaves it out.",
+    )
+    ease_penalty: float = Field(500.0, gt=0, description="L2 penalty of the baseline EASE.")
+    tuning_requests: int = Field(
+        300,
+        ge=0,
+        description="Validation requests that settings of baselines are chosen by: k1 and b of BM25, the "
+        "decay of EASE, C of the logistic regression. 0 takes their defaults.",
+    )
+    tuned_items: int = Field(
+        50_000, ge=0, description="Largest catalogue for which k1 and b of BM25 are chosen: each choice is an index."
+    )
+    classifier_labels: int = Field(
+        200,
+        ge=0,
+        description="Most items for which they may be labels, with a logistic regression of words and "
+        "characters as a baseline; 0 leaves it out.",
+    )
+    single_sources: bool = Field(
+        True, description="Whether the report has each candidate source of the model alone, as source_towers."
+    )
+    word_controls: bool = Field(
+        False,
+        description="Whether the report has the controls of the words: rankings by the text vectors of a history, by "
+        "those of other items, by random ones, and by TF-IDF in as many dimensions.",
+    )
     example_users: int = Field(4, ge=0, le=50, description="Requests whose lists the HTML report shows.")
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from components.evaluate.scores import length_suffix
 from rankline.evaluation.metrics import Reliability
-from rankline.evaluation.report import CANDIDATE, CHAMPION, Report, SliceScores
+from rankline.evaluation.report import CANDIDATE, CHAMPION, CONTROL, SOURCE, Report, SliceScores
+from rankline.evaluation.system_names import display_name
 from rankline.io.svg import AMBER, BLUE, FAINT, INK, PURPLE, figure, style, svg
 
 PAGE = "report.html"
@@ -16,13 +17,6 @@ PAGE = "report.html"
 # One colour per role, the same in every plot and table.
 COLOURS = {CANDIDATE: BLUE, CHAMPION: AMBER, "teacher": PURPLE}
 OTHER_COLOUR = "#9aa5b1"
-
-DISPLAY_NAMES = {
-    "untuned_encoder": "untuned encoder",
-    "item_knn": "item-kNN",
-    "item_knn_decay": "item-kNN with decay",
-    "fresh_popularity": "fresh popularity",
-}
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,7 @@ def write_page(folder: Path, report: Report, page_data: PageData) -> None:
         metrics=_columns(report, primary),
         shapes=list(report.systems[CANDIDATE].lists),
         differences=report.details["differences"],
+        left_out=report.details["baselines"]["left_out"],
         small_slices={name: part for name, part in report.slices.items() if name not in scored_slices(report, primary)},
         page=page_data,
         plots=_plots(report, page_data, primary, ranked),
@@ -75,11 +70,6 @@ def write_page(folder: Path, report: Report, page_data: PageData) -> None:
 def number(value: float | None, digits: int = 3) -> str:
     """A number with some digits; "n/a" if it was not measured."""
     return "n/a" if value is None else f"{value:.{digits}f}"
-
-
-def display_name(name: str) -> str:
-    """A system's name in words."""
-    return DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
 def size(value: int | None) -> str:
@@ -160,9 +150,13 @@ def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
     """The primary metric by slice, with candidate and champion on top."""
     drawn_slices = scored_slices(report, primary)
     fig, axes = figure(0.34 * len(drawn_slices) + 1.1, width=9.6)
-    drawn = [name for name in reversed(ranked) if name not in (CANDIDATE, CHAMPION)]
+    drawn = [
+        name
+        for name in reversed(ranked)
+        if name not in (CANDIDATE, CHAMPION) and not name.startswith((SOURCE, CONTROL))
+    ]
     drawn += [name for name in (CHAMPION, CANDIDATE) if name in ranked]
-    marks = dict(zip([n for n in ranked if n not in COLOURS], "sD^vP*X"))
+    marks = dict(zip([n for n in drawn if n not in COLOURS], "sD^vP*Xhd<>8p"))
     for name in drawn:
         values = [part.systems[name][primary] for part in drawn_slices.values()]
         axes.plot(

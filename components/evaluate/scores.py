@@ -166,8 +166,11 @@ def by_slice(masks: Mapping[str, Bools], scores: Scores, *, config: EvaluateConf
     }
 
 
-def write_tables(report: Path, ids: Sequence[str], scores: Scores, masks: Mapping[str, Bools]) -> None:
-    """Write per_request.parquet (one row per system and request) and slices.parquet (one per slice and request)."""
+def write_tables(
+    report: Path, ids: Sequence[str], requests: Sequence[SnapshotRequest], scores: Scores, masks: Mapping[str, Bools]
+) -> None:
+    """Write per_request.parquet (one row per system and request), slices.parquet (one per slice and request), and
+    requests.parquet (whose request each one is, and when it was made)."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -184,10 +187,10 @@ def write_tables(report: Path, ids: Sequence[str], scores: Scores, masks: Mappin
         "slice": pa.array([name for _, name in members], pa.string()),
     }
     parquet.write_table(pa.table(columns), report / "slices.parquet", compression="zstd")
+    _write_requests(report, requests)
 
 
-def write_requests(report: Path, requests: Sequence[SnapshotRequest]) -> None:
-    """Write requests.parquet: whose request each one is, and when it was made."""
+def _write_requests(report: Path, requests: Sequence[SnapshotRequest]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.evaluate.attributes import Attribute, request_attributes
-from components.evaluate.baselines import TrainingItems
+from components.evaluate.baselines.items import TrainingItems
 from components.evaluate.config import EvaluateConfig
 from rankline.errors import UsageError
 from rankline.evaluation.snapshot_requests import SnapshotRequest

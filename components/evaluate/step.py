@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate import attributes, baselines, comparisons, label_heads, measure, replay, scores
+from components.evaluate import attributes, comparisons, label_heads, measure, replay, scores
 from components.evaluate.attributes import Attribute
-from components.evaluate.baselines import TrainingItems
+from components.evaluate.baselines.fusion import fusion
+from components.evaluate.baselines.ranking import Baselines, learn
 from components.evaluate.champion_for import rebuild_champion
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.measure import Lists, Measurements, RunningServer
@@ -26,7 +27,16 @@ from components.evaluate.report import Example, PageData, write_page
 from components.evaluate.slices import slices
 from rankline.errors import IntegrityError, ServerError, UsageError
 from rankline.evaluation import metrics
-from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, ModelFootprint, Report, SystemScores, write_report
+from rankline.evaluation.report import (
+    ANCHOR,
+    CANDIDATE,
+    CHAMPION,
+    TEACHER,
+    ModelFootprint,
+    Report,
+    SystemScores,
+    write_report,
+)
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.evidence.comparisons import write_comparisons
 from rankline.model.bundle import Bundle, open_bundle
@@ -34,7 +44,7 @@ from rankline.runtime.progress import Progress
 
 SPLIT = "test"  # the split that nothing was trained or chosen on
 RANKINGS = "rankings.parquet"
-TEACHER_SYSTEMS = ("teacher", "untuned_encoder")
+TEACHER_SYSTEMS = (TEACHER, "untuned_encoder")
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,9 @@ def evaluate(
     report.mkdir(parents=True, exist_ok=True)
     candidate, champion_bundle = open_bundle(bundle), open_bundle(champion) if champion else None
     progress.phase("ranking by the baselines")
-    requests, training_items, lists = _rank_by_baselines(features, config, progress)
-    lists |= _read_rankings(teacher / RANKINGS)
-    ids = [replayed.request_id for replayed in requests]
+    baselines = learn(features, teacher, candidate if config.single_sources else None, config=config)
+    requests, lists = _rank_by_baselines(baselines, features, teacher, config, progress)
+    training_items, ids = baselines.items, [replayed.request_id for replayed in requests]
     others = {name: replay.ordered_answers(name, lists[name], ids, where=teacher) for name in sorted(lists)}
 
     with measure.running(candidate, requests, report / "servers" / CANDIDATE, config, progress) as replayer:
@@ -121,40 +131,41 @@ def evaluate(
             ranked[CANDIDATE], replayed.targets, training_items.item_ids, of_items, config=config
         ),
         details=_details(candidate, replayed, scored, of_items, config)
+        | {"baselines": {"settings": baselines.settings, "left_out": baselines.left_out}}
         | {"items": comparisons.item_changes(items, training_items, champion_bundle)},
     )
-    scores.write_tables(report, ids, scored, masks)
-    scores.write_requests(report, replayed.snapshots)
+    scores.write_tables(report, ids, replayed.snapshots, scored, masks)
     facts = comparisons.CatalogueFacts(items, training_items, candidate.manifest.features)
     write_comparisons(report, comparisons.compare(requests, ranked, scored, facts, metric=config.primary))
     write_report(report, evaluation)
-    write_page(report, evaluation, _page_data(replayed, items, config))
+    write_page(report, evaluation, _page_data(replayed, evaluation.strongest(config.primary), items, config))
     return _result(evaluation, config)
 
 
 def _rank_by_baselines(
-    features: Path, config: EvaluateConfig, progress: Progress
-) -> tuple[list[ReplayRequest], TrainingItems, dict[str, Lists]]:
-    """The requests to replay, in order, the items as training saw them, and every baseline's list per request."""
-    training_items, scorers = baselines.scorers(
-        features,
-        keep=config.knn_neighbours,
-        shrink=config.knn_shrink,
-        last=config.knn_last,
-        decay=config.knn_decay,
-        stemmer=config.stemmer,
-    )
+    baselines: Baselines, features: Path, teacher: Path, config: EvaluateConfig, progress: Progress
+) -> tuple[list[ReplayRequest], dict[str, Lists]]:
+    """The requests to replay, in order, and the list of every baseline and of the teacher per request."""
     chosen = replay.sample_requests(features, split=SPLIT, max_requests=config.max_requests, seed=config.seed)
     requests: list[ReplayRequest] = []
-    lists: dict[str, Lists] = {name: {} for name in scorers}
+    lists: dict[str, Lists] = {}
     for replayed, state in replay.read_requests(features, split=SPLIT, chosen=chosen):
         requests.append(replayed)
-        query = replayed.request.query or ""
-        for name, score in scorers.items():
-            best = training_items.best(score(state, query), seen=state.seen, count=config.top_k)
-            lists[name][replayed.request_id] = best
+        ranked = baselines.lists(state, replayed.request.query or "", count=config.top_k)
+        for name, best in ranked.items():
+            lists.setdefault(name, {})[replayed.request_id] = best
         progress.update(len(requests), len(chosen))
-    return requests, training_items, lists
+    lists |= _read_rankings(teacher / RANKINGS)
+    return requests, lists | _fused(lists, requests, config)
+
+
+def _fused(lists: dict[str, Lists], requests: Sequence[ReplayRequest], config: EvaluateConfig) -> dict[str, Lists]:
+    """The reciprocal-rank fusion of the baselines, where there are two to fuse."""
+    kinds = {
+        each.request_id: (bool(each.request.query), bool(each.request.state.history.item_ids)) for each in requests
+    }
+    fused = fusion(lists, kinds, count=config.top_k)
+    return {"rank_fusion": fused} if fused else {}
 
 
 def _replay_others(
@@ -299,7 +310,9 @@ def _read_items(features: Path) -> dict[str, dict[str, Any]]:
     return {row["item_id"]: row for row in table.to_pylist()}
 
 
-def _page_data(replayed: Replayed, items: Mapping[str, Mapping[str, Any]], config: EvaluateConfig) -> PageData:
+def _page_data(
+    replayed: Replayed, strongest: str, items: Mapping[str, Mapping[str, Any]], config: EvaluateConfig
+) -> PageData:
     """What only the page shows: single timings, calibration bins, and some requests' lists with titles."""
     rng = np.random.default_rng(config.seed)
     count = len(replayed.requests)
@@ -310,7 +323,7 @@ def _page_data(replayed: Replayed, items: Mapping[str, Mapping[str, Any]], confi
 
     def example(row: int) -> Example:
         request = replayed.requests[row].request
-        shown = [name for name in (CANDIDATE, CHAMPION, "item_knn_decay") if name in replayed.ranked]
+        shown = [name for name in (CANDIDATE, CHAMPION, strongest) if name in replayed.ranked]
         return Example(
             label=_request_label(request),
             history=titles(request.state.history.item_ids[-5:]),

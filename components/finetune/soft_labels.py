@@ -23,14 +23,28 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 PAIR_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 USER_SCORE_ROWS = 64  # requests scored at once
+CENTROID = "untuned_centroid"
 
 
 @dataclass(frozen=True)
 class UntunedVectors:
-    """The vectors that the untuned encoder gives to the items and the test queries: a baseline."""
+    """The vectors that the untuned encoder gives to the items and the test queries: a baseline.
+
+    Where the items are labels, also the mean of the vectors of each label's training texts.
+    """
 
     items_IT: Floats
     queries_AT: Floats
+    centroids_IT: Floats | None = None
+
+    def rankings(self, query: int) -> dict[str, Ints]:
+        """System -> [I] the items for a test query, the closest first."""
+        references = {"untuned_encoder": self.items_IT, CENTROID: self.centroids_IT}
+        return {
+            name: np.argsort(-(vectors_IT @ self.queries_AT[query]), kind="stable")
+            for name, vectors_IT in references.items()
+            if vectors_IT is not None
+        }
 
 
 class CombinedTeacher:
@@ -71,7 +85,10 @@ class CombinedTeacher:
         return labels
 
     def rankings(self) -> dict[str, Ints]:
-        """[R, K] the best unseen items of each test request: the teacher's, and the untuned encoder's."""
+        """[R, K] the best unseen items of each test request: the teacher's, and the untuned encoder's.
+
+        Where the items are labels, also those of the nearest centroid of the untuned encoder.
+        """
         requests = self._data.splits["test"]
         best = self._user_rankings(requests)
         rows = requests.query_rows
@@ -79,12 +96,15 @@ class CombinedTeacher:
             return best
         candidates_AC = self._candidates(requests, rows)
         scores_AC = self._combined_scores(requests, rows, candidates_AC, Progress())
+        if self._untuned.centroids_IT is not None:
+            best[CENTROID] = np.full_like(best["untuned_encoder"], -1)
         for a, row in enumerate(rows):
-            closest = np.argsort(-(self._untuned.items_IT @ self._untuned.queries_AT[a]), kind="stable")
+            untuned = self._untuned.rankings(a)
+            closest = untuned["untuned_encoder"]
             reranked = candidates_AC[a][np.argsort(-scores_AC[a], kind="stable")]
             # the items that were not reranked follow in the encoder's order
             full_ranking = np.concatenate([reranked, closest[~np.isin(closest, reranked)]])
-            for name, order in (("teacher", full_ranking), ("untuned_encoder", closest)):
+            for name, order in {"teacher": full_ranking, **untuned}.items():
                 unseen = order[~np.isin(order, requests.seen[row])][: best[name].shape[1]]
                 best[name][row] = -1
                 best[name][row, : len(unseen)] = unseen

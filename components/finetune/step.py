@@ -6,7 +6,8 @@ Writes   teacher/   teacher.json
                     pairs.safetensors, pairs.json: the cross-encoder and its curve                (queries)
                     encoder/ (the language model and its tokenizer), text_vectors.npy
                     soft.npz        its scores over candidate sets, for distillation
-                    rankings.parquet  its and the untuned encoder's rankings of the test requests
+                    rankings.parquet  its and the untuned encoder's rankings of the test requests, and for labels the
+                                      nearest centroid's
                     origin.json, items.parquet   its data and its start, for the next warm start
                     adaptation.json   perplexities before and after domain-adaptive pre-training, where that is on
 """

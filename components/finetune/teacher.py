@@ -11,17 +11,20 @@ import functools
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from components.finetune import cross_encoder, warm_start
 from components.finetune import encoder as encoders
+from components.finetune.centroids import centroids
 from components.finetune.context import TrainingContext
 from components.finetune.cross_encoder import CrossEncoderScorer
 from components.finetune.encoder import EncoderSource
@@ -143,19 +146,32 @@ def _encode_untuned(
     test = data.splits["test"]
     queries = [test.queries[row] for row in test.query_rows]
     if not (warm.own_encoder and context.distributed.is_main):
-        query_AT = encode_all(encoder, tokenizer, queries, device=device, progress=Progress())
-        return text_IT, UntunedVectors(text_IT.cpu().numpy(), query_AT.cpu().numpy())
+        return text_IT, _untuned_vectors(encoder, tokenizer, data, queries, context, text_IT.cpu().numpy())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "encoder"
         encoders.prepare_encoder(EncoderSource.of(config), folder, texts=_all_texts(data), seed=config.seed)
         encoder = encoders.load_encoder(folder, source=config.encoder).to(device)
         tokenizer = encoders.load_tokenizer(folder, source=config.encoder, max_tokens=config.max_tokens)
-    vectors = [
-        encode_all(encoder, tokenizer, texts, device=device, progress=Progress()).cpu().numpy()
-        for texts in (data.item_texts, queries)
-    ]
+    untuned = _untuned_vectors(encoder, tokenizer, data, queries, context)
     torch.manual_seed(config.seed)
-    return text_IT, UntunedVectors(*vectors)
+    return text_IT, untuned
+
+
+def _untuned_vectors(
+    encoder: TextEncoder,
+    tokenizer: Tokenizer,
+    data: Examples,
+    queries: list[str],
+    context: TrainingContext,
+    items_IT: npt.NDArray[np.float32] | None = None,
+) -> UntunedVectors:
+    """The vectors of queries and labels, and those of items unless they are known."""
+
+    def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return encode_all(encoder, tokenizer, list(texts), device=context.device, progress=Progress()).cpu().numpy()
+
+    items_IT = encode(data.item_texts) if items_IT is None else items_IT
+    return UntunedVectors(items_IT, encode(queries), centroids(data, encode, seed=context.config.seed))
 
 
 def _encode_profiles(encoder: TextEncoder, tokenizer: Tokenizer, data: Examples, context: TrainingContext) -> None:

@@ -17,9 +17,17 @@ from rankline.runtime.run_context import RunContext
 
 
 def run_single_step(
-    step: str, recipe: Recipe, folders: Mapping[str, Path], *, workspace: Path, run_folder: Path | None = None
+    step: str,
+    recipe: Recipe,
+    folders: Mapping[str, Path],
+    *,
+    workspace: Path,
+    run_folder: Path | None = None,
+    champion: str | None = None,
 ) -> Path:
     """Run a step on these folders (artifact -> folder), in a run of its own or that of ``run_folder``; returns it.
+
+    ``champion`` takes the place of the one that serves, empty for none.
 
     Raises:
         StepStopped: the step failed.
@@ -33,7 +41,9 @@ def run_single_step(
     providers: dict[str, Callable[[], Any]] = {
         "source_digest": lambda: _source_digest(config),
         "prices": lambda: step_settings(recipe, str(workspace))["summary"],
-        "champion": lambda: _champion(RunContext.from_parameters(run, run_folder.name).repository),
+        "champion": lambda: (
+            champion if champion is not None else _champion(RunContext.from_parameters(run, run_folder.name).repository)
+        ),
     }
     parameters = inspect.signature(function).parameters
     resolved = {name: provide() for name, provide in providers.items() if name in parameters}

@@ -18,11 +18,12 @@ from pydantic import Field, field_validator
 from rankline.contracts import FrozenModel, Manifest
 from rankline.errors import StaleEvidence
 from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Report
+from rankline.evaluation.system_names import display_name
 from rankline.gates.budget import check_budget, proven
 from rankline.gates.check import Check
 from rankline.gates.evidence import Evidence
 from rankline.gates.nights import Night, Pool, measure_night
-from rankline.gates.policy import Better, Ceiling, Floor, Gate, NotWorse, title
+from rankline.gates.policy import BEST_SOURCE, STRONGEST, Better, Ceiling, Floor, Gate, NotWorse, title
 from rankline.gates.rules import Resampling, allowed, gate_checks
 from rankline.gates.state import AnchorState
 from rankline.pod import compare_again
@@ -31,6 +32,7 @@ VerdictLabel = Literal["promote", "pending", "refused", "insufficient_data", "al
 
 # largest difference of a report's mean from that of its per-request scores
 _ROUNDING = 1e-4
+BEATS = {STRONGEST: "beats the strongest baseline", BEST_SOURCE: "beats its best single source"}
 _FEWEST = 2  # requests of a comparison: `min_requests` is a check of its own
 
 
@@ -57,8 +59,10 @@ class PromotionPolicy(FrozenModel):
         {}, description="Metric -> the value that the candidate may not exceed, such as click.ece of a label's head."
     )
     must_beat: list[str] = Field(
-        ["popularity"],
-        description="Systems that the candidate must be proven better than: the paired interval is above zero.",
+        [STRONGEST],
+        description="Systems that the candidate must be proven better than: the paired interval is above zero. "
+        "strongest is the baseline with the highest mean on these requests, best_source the candidate source of the "
+        "model with the highest mean.",
     )
     margin: float = Field(
         0.1,
@@ -218,9 +222,16 @@ def decide(
         return verdict(outcome="refused" if failed else "insufficient_data", sentence=sentence, checks=checks)
     sentence = f"All {len(checks)} checks are met" if not unmet else f"{len(checks) - len(unmet)} checks are met and "
     sentence += f"{len(unmet)} lack data, which the policy allows" if unmet else ""
+    sentence += _strongest_of(checks)
     if policy.mode == "review":
         return verdict(outcome="pending", sentence=f"{sentence}; the policy requires a review.", checks=checks)
     return verdict(outcome="promote", sentence=f"{sentence}.", checks=checks)
+
+
+def _strongest_of(checks: list[Check]) -> str:
+    """Which baseline was the strongest one, where the candidate was compared with it."""
+    named = next((check.than for check in checks if check.name == BEATS[STRONGEST] and check.than), "")
+    return f"; the strongest baseline is {display_name(named)}" if named else ""
 
 
 # -- the rules ---------------------------------------------------------------------------------------------
@@ -267,7 +278,9 @@ def _bounds(policy: PromotionPolicy) -> list[Gate]:
 def _comparisons(policy: PromotionPolicy, champion_id: str) -> list[Gate]:
     """Better than the baselines, not worse than the champion, and better where it has to be."""
     paired = {"metric": policy.primary, "min_requests": _FEWEST}
-    gates: list[Gate] = [Better(kind="better", name=f"beats {name}", than=name, **paired) for name in policy.must_beat]
+    gates: list[Gate] = [
+        Better(kind="better", name=BEATS.get(name, f"beats {name}"), than=name, **paired) for name in policy.must_beat
+    ]
     if champion_id:
         margin = {"margin": policy.margin, "margin_kind": policy.margin_kind}
         gates.append(NotWorse(kind="not_worse", name="not worse than the champion", **margin, **paired))

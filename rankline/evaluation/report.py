@@ -22,7 +22,13 @@ REPORT = "report.json"
 PER_REQUEST, REQUESTS, SLICES = "per_request.parquet", "requests.parquet", "slices.parquet"
 RUN_MEASURES = "run_measures.json"  # beside a verdict whose gates read them
 
-CANDIDATE, CHAMPION, ANCHOR = "candidate", "champion", "anchor"  # systems; the others are baselines
+CANDIDATE, CHAMPION, ANCHOR, TEACHER = "candidate", "champion", "anchor", "teacher"  # systems that are models
+SOURCE, CONTROL = "source_", "control_"  # prefixes: a candidate source of the model alone; a control of the words
+
+
+def is_baseline(system: str) -> bool:
+    """Whether a system is a baseline: no model, no part of one, no control."""
+    return system not in (CANDIDATE, CHAMPION, ANCHOR, TEACHER) and not system.startswith((SOURCE, CONTROL))
 
 
 class Estimate(FrozenModel):
@@ -154,6 +160,12 @@ class Report(FrozenModel):
         """The mean of a system's lists in a metric ("ndcg@10"); None if it was not measured."""
         scores = self.systems.get(system)
         return scores.metrics[name].mean if scores is not None and name in scores.metrics else None
+
+    def strongest(self, metric: str, *, prefix: str = "") -> str:
+        """The baseline with the highest mean, or with a ``prefix`` the system of that kind; empty for none."""
+        names = [name for name in self.systems if (name.startswith(prefix) if prefix else is_baseline(name))]
+        known = {name: mean for name in names if (mean := self.metric(name, metric)) is not None}
+        return max(known, key=lambda name: (known[name], name), default="")
 
 
 def write_report(folder: Path, report: Report) -> None:

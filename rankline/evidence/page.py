@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from rankline.evaluation.system_names import display_name
 from rankline.evidence import plots
 from rankline.evidence.subject import Subject
 from rankline.utc import parse_utc
@@ -37,7 +38,7 @@ def evidence_page(subject: Subject) -> str:
     )
     environment.filters |= {
         "number": _number, "signed": _signed, "bytes": _bytes, "percent": _percent, "time": _time, "date": _date,
-        "system": plots.system_name, "variable": plots.variable, "plain": _plain,
+        "system": display_name, "variable": plots.variable, "plain": _plain,
     }  # fmt: skip
     page = environment.get_template(TEMPLATE).render(
         subject=subject,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Estimate, Report
+from rankline.evaluation.system_names import display_name
 from rankline.evidence.comparisons import one_line
 from rankline.evidence.run_facts import Curve
 from rankline.io.svg import AMBER, BLUE, FAINT, GRID, INK, PURPLE, figure, style, svg
@@ -23,11 +24,6 @@ VARIABLES = {
 }  # fmt: skip
 MAX_ROWS, MAX_NAME, MAX_TICKS = 30, 48, 8
 _ID = re.compile(r'(?<= id=")[^"]+|(?<=url\(#)[^)]+|(?<=href="#)[^"]+')
-
-
-def system_name(name: str) -> str:
-    """A system's name in words."""
-    return name.replace("item_knn", "item-kNN").replace("_", " ")
 
 
 def variable(name: str) -> str:
@@ -46,8 +42,12 @@ def metric_plots(report: Report, metrics: Sequence[str]) -> Iterator[tuple[str, 
 
 def difference_plot(differences: Mapping[str, Estimate], metric: str) -> str:
     """Candidate minus each other system, paired by request."""
-    label = f"candidate minus each other system, {metric}"
-    return _inline(_intervals(differences, label, zero=True), "d")
+    return effect_plot(differences, f"candidate minus each other system, {metric}")
+
+
+def effect_plot(effects: Mapping[str, Estimate], label: str) -> str:
+    """Effects with their intervals, beside zero."""
+    return _inline(_intervals(effects, label, zero=True), "d")
 
 
 def slice_plot(rows: Mapping[str, Mapping[str, float | None]], systems: Sequence[str], metric: str) -> str:
@@ -60,7 +60,7 @@ def slice_plot(rows: Mapping[str, Mapping[str, float | None]], systems: Sequence
             known = [(value, y) for value, y in points if value is not None]
             x, y = zip(*known, strict=True) if known else ((), ())
             size = 8 if name == CANDIDATE else 6
-            axes.plot(x, y, "o", color=COLOURS.get(name, OTHER), markersize=size, label=system_name(name))
+            axes.plot(x, y, "o", color=COLOURS.get(name, OTHER), markersize=size, label=display_name(name))
         _rows(axes, [one_line(each, MAX_NAME) for each in shown])
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
         axes.set_xlabel(metric)
@@ -116,7 +116,7 @@ def _intervals(rows: Mapping[str, Estimate], label: str, *, zero: bool = False) 
             axes.annotate(text, (high, y), color=INK, **place)
         if zero:
             axes.axvline(0, color=INK, linewidth=1)
-        _rows(axes, [system_name(name) for name in rows])
+        _rows(axes, [display_name(name) for name in rows])
         axes.margins(x=0.15)
         axes.set_xlabel(label.partition(":")[0])
         return svg(fig, label)

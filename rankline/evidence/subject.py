@@ -16,7 +16,6 @@ from rankline.evidence.run_facts import RunFacts
 
 UNKNOWN_LANGUAGE = "unknown"
 MAX_METRICS = 6  # that are plotted
-MODELS = (CANDIDATE, CHAMPION, ANCHOR, "teacher", "untuned_encoder")  # systems that are no baselines
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Subject:
     @property
     def strongest_baseline(self) -> str:
         """The baseline with the highest primary metric; empty without any."""
-        return next((name for name in self.systems if name not in MODELS), "")
+        return self.report.strongest(self.primary)
 
     @property
     def better_baseline(self) -> str:

@@ -29,14 +29,19 @@ class Bm25:
     @classmethod
     def from_texts(cls, words: Sequence[str], *, stemmer: str, k1: float, b: float) -> Bm25:
         """Index the items' texts; ``k1`` bounds the weight of a repeated word, ``b`` is the length normalization."""
-        index = _import_bm25s().BM25(k1=k1, b=b)
         tokenized = [lexemes(text, stemmer=stemmer, unigrams=True) for text in words]
+        return cls.from_tokens(tokenized, stemmer=stemmer, k1=k1, b=b)
+
+    @classmethod
+    def from_tokens(cls, tokenized: Sequence[list[str]], *, stemmer: str, k1: float, b: float) -> Bm25:
+        """The same of texts whose words are split already, as by `lexemes` with this stemmer and unigrams."""
+        index = _import_bm25s().BM25(k1=k1, b=b)
         if not any(tokenized):  # the library cannot index a catalogue without words
             tokenized = [["\0"], *tokenized[1:]]
         # the library numbers words in the order of a set, which differs in every process
         token_ids = {word: n for n, word in enumerate(sorted({word for tokens in tokenized for word in tokens}))}
         index.index(([[token_ids[word] for word in tokens] for tokens in tokenized], token_ids), show_progress=False)
-        return cls(index, stemmer=stemmer, items=len(words))
+        return cls(index, stemmer=stemmer, items=len(tokenized))
 
     def scores(self, query: str) -> Floats:
         """[I] the items' scores for a query; 0 for items that share no word with it."""

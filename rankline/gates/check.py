@@ -22,6 +22,7 @@ class Check(FrozenModel):
     required: str
     sentence: str
     effect: Effect | None = None
+    than: str = Field(default="", description="of a comparison, the system that the candidate was compared with")
 
     @classmethod
     def of(
@@ -33,12 +34,14 @@ class Check(FrozenModel):
         required: str,
         observed: float | int | str | None = None,
         effect: Effect | None = None,
+        than: str = "",
     ) -> Check:
         """A check with this status."""
         met = status == "pass"
         return cls(
-            name=name, passed=met, status=status, observed=observed, required=required, sentence=sentence, effect=effect
-        )
+            name=name, passed=met, status=status, observed=observed, required=required, sentence=sentence,
+            effect=effect, than=than,
+        )  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,8 @@ from pydantic import Field
 from rankline.contracts import FrozenModel
 from rankline.evaluation.report import CHAMPION
 
+# systems that a report decides: the baseline, or the candidate source of the model alone, with the highest mean
+STRONGEST, BEST_SOURCE = "strongest", "best_source"
 WhenInsufficient = Literal["refuse", "allow"]
 
 
@@ -41,7 +43,11 @@ class Ceiling(_Bound):
 
 
 class _Comparison(_Gate):
-    than: str = Field(CHAMPION, description="The system it is compared with: champion, anchor or a baseline.")
+    than: str = Field(
+        CHAMPION,
+        description="The system it is compared with: champion, anchor, a baseline, strongest (the baseline with the "
+        "highest mean on these requests), or best_source (the candidate source of the model with the highest mean).",
+    )
     slice: str = Field("", description="Compare on the requests of this slice only.")
     min_requests: int = Field(50, ge=2, description="With fewer requests the data is insufficient.")
 

@@ -15,15 +15,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, Report, RunMeasures
+from rankline.evaluation.report import ANCHOR, CANDIDATE, CHAMPION, SOURCE, Report, RunMeasures, is_baseline
 from rankline.gates.check import Check, Status
 from rankline.gates.clusters import Clustered, Effect, holm
 from rankline.gates.evidence import Evidence
 from rankline.gates.measures import number, refuse_unknown
-from rankline.gates.policy import Better, Ceiling, Floor, Gate, NotWorse, title
+from rankline.gates.policy import BEST_SOURCE, STRONGEST, Better, Ceiling, Floor, Gate, NotWorse, title
 from rankline.gates.sequences import spent_on
 from rankline.gates.slice_names import refuse_unknown_slice
 
+_KINDS = {STRONGEST: "strongest baseline", BEST_SOURCE: "best single source"}
 MIN_CLUSTERS = 10  # with fewer, resampling them says nothing
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -63,9 +64,10 @@ class Resampling:
 
 @dataclass(frozen=True)
 class _Question:
-    """A comparison: the difference of each request [R], those it is of, and the bound on their mean."""
+    """A comparison: the other system, the difference of each request [R], those it is of, and the mean's bound."""
 
     gate: NotWorse | Better
+    than: str
     difference_R: Floats
     inside_R: Bools
     bound: float
@@ -134,27 +136,44 @@ def _question(gate: NotWorse | Better, report: Report, evidence: Evidence) -> _Q
         refuse_unknown_slice(gate.slice, report, evidence, gate=title(gate))
     if gate.than in (CHAMPION, ANCHOR) and not report.champion:
         return Check.of(title(gate), "pass", "There is no champion yet.", required=_required(gate))
-    than = _system(gate, report, evidence)
+    all_R = np.ones(len(evidence.request_ids), np.bool_)
+    inside_R = evidence.slices.get(gate.slice, ~all_R) if gate.slice else all_R
+    than = _system(gate, report, evidence, inside_R)
+    if not than:
+        return _insufficient(gate, f"The evaluation has no {_KINDS[gate.than]}.")
     values_RS = evidence.stacked(gate.metric, (CANDIDATE, than))
     if values_RS is None:
         return _insufficient(gate, f"{than} has no {gate.metric} of each of the candidate's requests.")
-    all_R = np.ones(len(values_RS), np.bool_)
-    inside_R = evidence.slices.get(gate.slice, ~all_R) if gate.slice else all_R
     if (count := int(inside_R.sum())) < gate.min_requests:
         where = f"Slice {gate.slice}" if gate.slice else "The evaluation"
         counted = report.slices[gate.slice].requests if gate.slice in report.slices else count
         return _insufficient(gate, f"{where} has {max(count, counted)} requests, and {gate.min_requests} are needed.")
     bound = _difference_bound(gate, float(values_RS[inside_R, 1].mean()))
-    return _Question(gate, values_RS[:, 0] - values_RS[:, 1], inside_R, bound)
+    return _Question(gate, than, values_RS[:, 0] - values_RS[:, 1], inside_R, bound)
 
 
-def _system(gate: NotWorse | Better, report: Report, evidence: Evidence) -> str:
-    """The system that the candidate is compared with: the champion in place of an anchor that it is itself."""
+def _system(gate: NotWorse | Better, report: Report, evidence: Evidence, inside_R: Bools) -> str:
+    """The system that the candidate is compared with: the champion in place of an anchor that it is itself.
+
+    Which is the strongest is decided on the requests of the comparison, where it may be so by luck:
+    the candidate is judged more strictly, never less. Empty where there is none of its kind.
+    """
+    if gate.than in _KINDS:
+        return _strongest(gate, evidence, inside_R)
     if gate.than != ANCHOR or report.anchor:
         known = {*report.systems, *evidence.scores[gate.metric], *([CHAMPION, ANCHOR] if report.champion else [])}
         refuse_unknown(gate.than, known - {CANDIDATE}, what="system", gate=title(gate))
         return gate.than
     return ANCHOR if f"{ANCHOR}_catalogue" in report.details else CHAMPION
+
+
+def _strongest(gate: NotWorse | Better, evidence: Evidence, inside_R: Bools) -> str:
+    means = {
+        system: float(values_R[inside_R].mean()) if inside_R.any() else 0.0
+        for system, values_R in evidence.scores[gate.metric].items()
+        if (is_baseline(system) if gate.than == STRONGEST else system.startswith(SOURCE))
+    }
+    return max(means, key=lambda name: (means[name], name), default="")
 
 
 def _difference_bound(gate: NotWorse | Better, other_mean: float) -> float:
@@ -193,14 +212,29 @@ def _comparison(answer: _Answer, how: Resampling) -> Check:
     met = _beyond(gate, effect.low - bound)
     status: Status = "pass" if met else "fail" if answer.contrary_p <= how.tail else "insufficient data"
     required = _required(gate, bound)
+    where = f" on {gate.slice}" if gate.slice else ""
     sentence = (
-        f"Candidate minus {gate.than}{f' on {gate.slice}' if gate.slice else ''} is {effect.mean:+.4f} {gate.metric} "
+        f"Candidate minus {_described(answer.question)}{where} is {effect.mean:+.4f} {gate.metric} "
         f"[{effect.low:+.4f}, {effect.high:+.4f}{how.correction if isinstance(gate, Better) else ''}] "
         f"over {effect.requests} requests; the interval must be {required.removeprefix('interval ')}"
     )
     if status == "insufficient data":
         sentence += f", and neither that nor the contrary is proven: {effect.detectable:.4f} could be detected"
-    return Check.of(title(gate), status, f"{sentence}.", required=required, observed=effect.low, effect=effect)
+    return Check.of(
+        title(gate),
+        status,
+        f"{sentence}.",
+        required=required,
+        observed=effect.low,
+        effect=effect,
+        than=answer.question.than,
+    )
+
+
+def _described(question: _Question) -> str:
+    """The other system, and where the report decided which one it is, that it did."""
+    kind = _KINDS.get(question.gate.than)
+    return f"{question.than}, the {kind}," if kind else question.than
 
 
 def _beyond(gate: NotWorse | Better, gap: float) -> bool:
@@ -212,7 +246,7 @@ def _required(gate: NotWorse | Better, bound: float | None = None) -> str:
     side = "above" if isinstance(gate, Better) else "from"
     if bound is not None:
         return f"interval {side} {bound:+.4g}"
-    return f"interval {side} that of {gate.than}"
+    return f"interval {side} that of {_KINDS.get(gate.than, gate.than)}"
 
 
 def _insufficient(gate: NotWorse | Better, sentence: str) -> Check:

@@ -12,12 +12,13 @@ import pyarrow.parquet as parquet
 import pytest
 from pydantic import ValidationError
 
-from components.evaluate import baselines, champion_for, measure, replay
+from components.evaluate import champion_for, measure, replay
+from components.evaluate.baselines import ranking
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.lineage import lineage
 from components.evaluate.replay import ReplayRequest
 from components.evaluate.step import evaluate
-from rankline.contracts import FrozenState, History
+from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, ServerError, TooSmall, UsageError
 from rankline.evaluation.report import CANDIDATE, CHAMPION, read_report
 from rankline.evidence.comparisons import read_comparisons
@@ -40,6 +41,7 @@ from tests.serving.tiny_bundle import CATEGORIES, flip_byte, item_id, make_bundl
 ITEMS, USERS, DAY = 40, 24, 86_400
 SYSTEMS = (
     CANDIDATE, CHAMPION, "teacher", "popularity", "fresh_popularity", "item_knn", "item_knn_decay", "untuned_encoder",
+    "ease", "tfidf", "rank_fusion", "source_towers", "source_covisit", "source_popular",
 )  # fmt: skip
 DAYS = [900_000_000 // DAY * DAY + n * DAY for n in (0, 1)]
 CONFIG = EvaluateConfig(
@@ -398,16 +400,16 @@ def test_baselines_never_propose_what_was_seen_nor_learn_from_requests(world, tm
     requests, states = read_all(world / "features")
 
     def lists(folder):
-        catalogue, scorers = baselines.scorers(folder, keep=50, shrink=0.0, last=20, decay=0.6)
+        learnt = ranking.learn(folder, world / "teacher", open_bundle(world / "bundle"), config=CONFIG)
         return {
-            (name, request.request_id): catalogue.best(score(state, ""), seen=state.seen, count=ITEMS)
-            for name, score in scorers.items()
+            (name, request.request_id): best
             for request, state in zip(requests, states)
+            for name, best in learnt.lists(state, "", count=ITEMS).items()
         }
 
     actual = lists(world / "features")
     for request, state in zip(requests, states):
-        for name in ("popularity", "fresh_popularity", "item_knn", "item_knn_decay"):
+        for name in {name for name, _ in actual}:
             ranked = actual[name, request.request_id]
             assert not set(ranked) & set(state.seen)
             assert len(ranked) == len(set(ranked)) == ITEMS - len(state.seen)
@@ -417,26 +419,6 @@ def test_baselines_never_propose_what_was_seen_nor_learn_from_requests(world, tm
     changed = [row | {"targets": ["i0"]} for row in rows]
     parquet.write_table(pa.Table.from_pylist(changed), other / "requests.parquet")
     assert lists(other) == actual
-
-
-def test_item_knn_by_hand(tmp_path):
-    folder = tmp_path / "features"
-    folder.mkdir()
-    parquet.write_table(pa.table({"item_id": ["a", "b", "c", "d"]}), folder / "items.parquet")
-    histories = [["a", "b"], ["a", "b", "c"], ["c", "d"], ["a"]]
-    parquet.write_table(pa.table({"item_ids": histories}), folder / "sequences.parquet")
-    parquet.write_table(pa.table({"query": pa.nulls(2, pa.string())}), folder / "requests.parquet")
-    catalogue, scorers = baselines.scorers(folder, keep=4, shrink=0.0, last=1, decay=0.5)
-    state = FrozenState(at=0.0, history=History(item_ids=["d", "a"]))
-    ab, ac, cd = 2 / np.sqrt(3 * 2), 1 / np.sqrt(3 * 2), 1 / np.sqrt(2 * 1)
-    np.testing.assert_allclose(scorers["item_knn"](state, ""), [0, ab, ac, 0], rtol=1e-6)
-    np.testing.assert_allclose(scorers["item_knn_decay"](state, ""), [0, ab, ac + 0.5 * cd, 0], rtol=1e-6)
-    np.testing.assert_allclose(scorers["popularity"](state, ""), [3, 2, 2, 1])
-    _, nearest = baselines.scorers(folder, keep=1, shrink=0.0, last=1, decay=0.5)
-    np.testing.assert_allclose(nearest["item_knn"](state, ""), [0, ab, 0, 0], rtol=1e-6)
-    _, shrunk = baselines.scorers(folder, keep=4, shrink=1.0, last=1, decay=0.5)
-    np.testing.assert_allclose(shrunk["item_knn"](state, "")[1], 2 / (np.sqrt(3 * 2) + 1), rtol=1e-6)
-    assert catalogue.best(scorers["popularity"](state, ""), seen=["a"], count=2) == ["b", "c"]
 
 
 class Forgetful(ReplayRequest):

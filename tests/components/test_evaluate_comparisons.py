@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
-from components.evaluate.baselines import TrainingItems
+from components.evaluate.baselines.items import TrainingItems
 from components.evaluate.comparisons import COUNT, CatalogueFacts, compare, item_changes
 from components.evaluate.replay import ReplayRequest
 from rankline.contracts import FrozenState, History
@@ -40,7 +40,8 @@ def compared(**scores: list[float]) -> Any:
     ("scores", "other"),
     [
         ({"champion": [0.9], "popularity": [0.1]}, "champion"),
-        ({"popularity": [0.1], "bm25": [0.2], "teacher": [0.9], "anchor": [0.8], "untuned_encoder": [0.7]}, "bm25"),
+        ({"popularity": [0.1], "bm25": [0.2], "teacher": [0.9], "anchor": [0.8], "source_towers": [0.7]}, "bm25"),
+        ({"popularity": [0.1], "untuned_encoder": [0.7], "control_words": [0.8]}, "untuned_encoder"),
         ({"teacher": [0.9]}, None),
     ],
 )

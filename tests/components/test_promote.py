@@ -231,7 +231,7 @@ def test_a_good_candidate_is_registered_with_its_evidence(shop):
     assert json.loads((verdict / "verdict.json").read_text())["outcome"] == "promote"
     page = (verdict / "verdict.md").read_text()
     assert page.startswith("# Promote\n")
-    assert "| met | beats popularity |" in page
+    assert "| met | beats the strongest baseline |" in page
     assert shop.repository.champion() == ""
 
 

@@ -41,7 +41,8 @@ def test_the_served_model_has_no_user_tower(answers: SmokeRun) -> None:
 
 def test_the_baselines_are_those_that_can_be_had_without_users(report: dict[str, Any]) -> None:
     assert set(report["systems"]) == {
-        "candidate", "bm25", "popularity", "fresh_popularity", "teacher", "untuned_encoder",
+        "candidate", "bm25", "popularity", "fresh_popularity", "teacher", "untuned_encoder", "rank_fusion",
+        "source_towers", "source_covisit", "source_popular", "source_bm25",
     }  # fmt: skip
 
 

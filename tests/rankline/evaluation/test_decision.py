@@ -148,7 +148,7 @@ CASES = [
         {},
         {},
         "refused",
-        ["beats popularity"],
+        ["beats the strongest baseline"],
     ),
     (
         "no champion's scores",
@@ -165,7 +165,7 @@ CASES = [
         {},
         {"systems": {"candidate": ndcg(None), "champion": ndcg(0.2)}},
         "refused",
-        ["report agrees with its scores", "beats popularity", "not worse than the champion"],
+        ["report agrees with its scores", "beats the strongest baseline", "not worse than the champion"],
     ),
     (
         "a report that tells another story",
@@ -449,3 +449,20 @@ def test_what_is_not_an_evaluation_is_refused(tmp_path):
     (tmp_path / "report.json").write_text('{"model_id": 3')
     with pytest.raises(IntegrityError, match="cannot be read"):
         read_report(tmp_path)
+
+
+def test_the_verdict_says_which_baseline_it_was_compared_with():
+    scores = {**BETTER, "ease": {request: value - 0.02 for request, value in BETTER["candidate"].items()}}
+
+    def verdict(scores):
+        manifest = manifest_of()
+        return decide(
+            report_of(scores), scores, manifest, PromotionPolicy(), champion_id=CHAMPION, champion_manifest=manifest
+        )
+
+    passed = verdict(scores)
+    assert passed.outcome == "promote"
+    assert passed.sentence.endswith("; the strongest baseline is EASE with decay.")
+    refused = verdict({**scores, "ease": {request: value + 0.02 for request, value in BETTER["candidate"].items()}})
+    assert (refused.outcome, [check.than for check in refused.failures]) == ("refused", ["ease"])
+    assert "minus ease, the strongest baseline, is" in refused.sentence

@@ -260,3 +260,49 @@ def test_every_number_of_a_report_has_a_name():
     assert names["details.lean_latency.p50_ms"] == 3.0
     assert names["calibration.like_auc"] is None
     assert "details.settings.top_k" not in names
+
+
+def with_systems(**shifts):
+    """The world with more systems, each so far below the candidate."""
+    changed = scores()
+    for metric in changed.values():
+        metric |= {name: metric["candidate"] - shift for name, shift in shifts.items()}
+    return changed
+
+
+STRICT = {"kind": "better", "metric": "ndcg@10", "than": "strongest"}
+
+
+@pytest.mark.parametrize(
+    ("shifts", "than", "status"),
+    [
+        ({"ease": 0.05, "bm25": 0.2}, "ease", "pass"),
+        ({"ease": -0.05, "bm25": 0.2}, "ease", "fail"),
+        ({"bm25": 0.05, "source_towers": -0.1, "teacher": -0.1, "control_words": -0.1}, "bm25", "pass"),
+    ],
+)
+def test_the_strongest_baseline_is_named_and_no_model_nor_part_of_one(shifts, than, status):
+    (check,) = gate_checks(gates_of(STRICT), *world(with_systems(**shifts)), HOW)
+    assert (check.than, check.status) == (than, status)
+    assert check.sentence.startswith(f"Candidate minus {than}, the strongest baseline, is ")
+
+
+def test_the_strongest_baseline_of_a_slice_is_the_one_that_is_strongest_there():
+    changed = with_systems(ease=0.05, tfidf=0.1)
+    half = np.arange(COUNT) % 2 == 0
+    changed["ndcg@10"]["tfidf"][half] += 0.2
+    gates = gates_of(STRICT, {**STRICT, "slice": "item: new"}, {**STRICT, "slice": "user: new"})
+    checks = gate_checks(gates, *world(changed), HOW)
+    assert [(check.than, check.status) for check in checks[1:]] == [("tfidf", "fail"), ("ease", "pass")]
+    assert "tfidf, the strongest baseline, on item: new" in checks[1].sentence
+
+
+def test_the_best_single_source_is_a_part_of_the_model_and_may_be_absent():
+    gate = {"kind": "not_worse", "metric": "ndcg@10", "than": "best_source", "margin": 0.05}
+    (check,) = gate_checks(gates_of(gate), *world(with_systems(source_towers=0.0, source_bm25=0.3)), HOW)
+    assert (check.than, check.status) == ("source_towers", "pass")
+    (check,) = gate_checks(gates_of(gate), *world(with_systems(source_towers=-0.2)), HOW)
+    assert check.status == "fail"
+    (check,) = gate_checks(gates_of(gate), *world(), HOW)
+    assert check.status == "insufficient data"
+    assert check.sentence == "The evaluation has no best single source."

@@ -1,0 +1,1 @@
+"""What each part of a recipe adds: its run with one part changed at a time, over several seeds."""
