@@ -64,7 +64,7 @@ def begin(kind: Kind, inputs: ScorerInputs, excluded_rows: Ints = NO_ROWS) -> Fl
     return mixing.fitted(part, inputs.names)
 
 
-def choose(inputs: ScorerInputs, config: DistillConfig, train: Train) -> Choice:
+def choose(inputs: ScorerInputs, config: DistillConfig, *, device: torch.device, progress: Progress) -> Choice:
     """Choose what ranks by cross-validation over the requests; a tie goes to the simpler."""
     requests = len(scorer.usable_rows(inputs.table))
     kinds = [kind for kind in KINDS if requests >= MIN_REQUESTS[kind]]
@@ -72,6 +72,12 @@ def choose(inputs: ScorerInputs, config: DistillConfig, train: Train) -> Choice:
         kinds = [config.scorer_choice] if requests >= MIN_REQUESTS[config.scorer_choice] else ["fusion"]
     if kinds == ["fusion"]:
         return Choice("fusion", {}, requests)
+
+    def train(begin_F: Floats, fold: Ints) -> Scorer:
+        return scorer.train(
+            inputs, config, begin_F=begin_F, device=device, progress=progress, excluded_rows=fold
+        )[0]  # fmt: skip
+
     quality = {kind: _out_of_fold(kind, inputs, config, train) for kind in kinds}
     chosen = kinds[0]
     for kind in kinds[1:]:

@@ -92,21 +92,9 @@ def train_student(
         progress=progress,
     )
     progress.phase("choosing what ranks")
-    chosen = choice.choose(
-        inputs,
-        config,
-        lambda begin_F, fold: scorer.train(
-            inputs, config, begin_F=begin_F, device=device, progress=progress, excluded_rows=fold
-        )[0],
-    )
+    chosen = choice.choose(inputs, config, device=device, progress=progress)
     trained_scorer, history = choice.fit(chosen, inputs, config, device=device, progress=progress)
-    policy, calibrated = ServingPolicy(), dict[str, Any]()
-    if config.calibrate != "none" and inputs.table.rows:
-        policy, calibrated = calibration.fit_policy(
-            inputs,
-            lambda fold: choice.fit(chosen, inputs, config, device=device, progress=progress, excluded_rows=fold)[0],
-            config=config,
-        )
+    policy, calibrated = _calibrate(chosen, inputs, config, device=device, progress=progress)
 
     heads = None
     if labels:
@@ -121,8 +109,8 @@ def train_student(
     _save(student, towers, trained_scorer, heads.model if heads else None, drawer.catalogue, teacher)
     (student / POLICY_FILE).write_text(policy.model_dump_json(indent=2) + "\n")
     curves = {"towers": towers.history.curve, "scorer": history.curve}
-    documents = {"curve": curves, "student": _settings(teacher, data, drawer, config, labels)}
-    documents |= {"choice": chosen.summary(inputs)}
+    settings = _settings(teacher, data, drawer, config, labels) | {"ranks_by": chosen.kind}
+    documents = {"curve": curves, "student": settings, "choice": chosen.summary(inputs)}
     documents |= {"heads": heads.reached} if heads else {}
     for name, content in documents.items():
         (student / f"{name}.json").write_text(json.dumps(content, indent=2))
@@ -139,6 +127,19 @@ def train_student(
         **_encoder_result(towers, config),
         "device": str(device),
     }
+
+
+def _calibrate(
+    chosen: choice.Choice, inputs: ScorerInputs, config: DistillConfig, *, device: torch.device, progress: Progress
+) -> tuple[ServingPolicy, dict[str, Any]]:
+    """The policy of a calibrated model where the settings ask for one, and what it reaches."""
+    if config.calibrate == "none" or not inputs.table.rows:
+        return ServingPolicy(), {}
+    return calibration.fit_policy(
+        inputs,
+        lambda fold: choice.fit(chosen, inputs, config, device=device, progress=progress, excluded_rows=fold)[0],
+        config=config,
+    )
 
 
 def _teacher_settings(teacher: Path) -> dict[str, Any]:

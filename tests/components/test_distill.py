@@ -302,6 +302,8 @@ def test_what_ranks_is_better_than_its_towers(smoke: SmokeRun) -> None:
     assert quality[result["ranks_by"]] > result["towers_valid_ndcg@10"] > 0.3
     assert quality[result["ranks_by"]] >= max(quality["fusion"], quality["source"])
     assert result["candidates_recall"] > 0.9
+    manifest = json.loads((smoke.artifact("export", "bundle") / "manifest.json").read_text())
+    assert manifest["ranks_by"] == result["ranks_by"]
 
 
 @pytest.mark.integration

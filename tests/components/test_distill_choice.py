@@ -53,12 +53,7 @@ def _catalogue() -> Catalogue:
 
 
 def chosen(inputs: ScorerInputs, config: DistillConfig = CONFIG) -> Choice:
-    def train(begin_F: mixing.Floats, fold: mixing.Ints) -> scorer.Scorer:
-        return scorer.train(
-            inputs, config, begin_F=begin_F, device=CPU, progress=Progress(), excluded_rows=fold
-        )[0]  # fmt: skip
-
-    return choice.choose(inputs, config, train)
+    return choice.choose(inputs, config, device=CPU, progress=Progress())
 
 
 def served(inputs: ScorerInputs, what: Choice, unseen: CandidateTable) -> mixing.Scores:
@@ -72,7 +67,7 @@ def not_below(difference_R: mixing.Scores) -> bool:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("count", [0, 10, 200])
+@pytest.mark.parametrize("count", [0, 10, pytest.param(200, marks=pytest.mark.integration)])
 @pytest.mark.parametrize(
     "strength",
     [ALIKE, {"words": 50.0}, {"towers": 3.0, "words": 2.0}],
@@ -127,6 +122,7 @@ def test_one_good_source_among_noise_is_served_alone_or_by_weight() -> None:
     assert what.quality["source"] > 0.99 > what.quality["fusion"]
 
 
+@pytest.mark.integration
 def test_the_scorer_is_served_where_it_learns_more_than_a_mix() -> None:
     """What decides is a feature that no source has."""
     inputs = drawn(300, 0, strength={})
