@@ -241,4 +241,8 @@ class Manifest(FrozenModel):
     data_end: str = Field(
         "", description="time of the last event in the data window; empty in bundles of earlier versions"
     )
+    ranks_by: str = Field(
+        "",
+        description="what orders the candidates: fusion, source, mix or scorer; empty in bundles of earlier versions",
+    )
     files: dict[str, str] = Field(default={}, description="servable path -> sha256; the model id is computed from it")

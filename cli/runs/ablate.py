@@ -31,9 +31,9 @@ def ablate(
 ) -> None:
     """Run a recipe with one part changed at a time, and write a table of what each part adds.
 
-    Parts: words, pretraining, joint_training, lora, teacher, sources, and the augmentations crop, mask and reorder. A part
-    that the recipe has is taken away, one that it does not have is added. Nothing is registered or promoted. Steps that
-    cells share are reused, and cells that have run are kept: run the command again to go on.
+    Parts: words, pretraining, joint_training, lora, teacher, sources, and the augmentations crop, mask and reorder. A
+    part that the recipe has is taken away, one that it does not have is added. Nothing is registered or promoted. Steps
+    that cells share are reused, and cells that have run are kept: run the command again to go on.
 
     --plan shows what would run.
 

@@ -111,18 +111,20 @@ class DistillConfig(FrozenModel):
         4, ge=1, description="Size of the scorer's interaction layer over left, item and left*item."
     )
     scorer_hidden: int = Field(8, ge=2, description="Hidden units of the scorer's deep part.")
-    scorer_begins: Literal["auto", "towers", "nothing"] = Field(
+    scorer_choice: Literal["auto", "fusion", "source", "mix", "scorer"] = Field(
         "auto",
-        description="The scorer's initial score: the towers' score, or nothing, so that it learns all weights. auto is "
-        "towers where there are no users: a few queries are not enough to learn the weights.",
+        description="What ranks: plain fusion of the sources, the best single one, their weights fitted to the "
+        "validation requests, or the scorer that learns on from there. auto takes what is better on requests that it "
+        "did not see, and the simpler one in a tie.",
     )
+    scorer_folds: int = Field(3, ge=2, description="Folds of the requests by which auto chooses what ranks.")
     scorer_epochs: int = Field(20, ge=1, description="Passes over the validation requests for the scorer.")
     scorer_batch_size: int = Field(64, ge=1, description="Requests per step of the scorer.")
     scorer_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the scorer.")
     scorer_weight_decay: float = Field(2.0, ge=0, description="AdamW weight decay of the scorer.")
     scorer_dropout: float = Field(0.2, ge=0, lt=1, description="Dropout in the scorer.")
     scorer_soft_weight: float = Field(
-        0.1, ge=0, description="Weight of the teacher's soft labels in the scorer's loss."
+        0.0, ge=0, description="Weight of the teacher's soft labels in the scorer's loss; 0 saves their time."
     )
     like_weight: float = Field(
         0.3, ge=0, description="Weight of the like head (rating of 4 or more), which a model without labels has."

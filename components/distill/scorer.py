@@ -16,25 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.distill import mixing
 from components.distill.candidate_table import CandidateDrawer, CandidateTable
 from components.distill.config import DistillConfig
+from components.distill.mixing import target_places
 from rankline.contracts import FeatureNames
-from rankline.errors import TooSmall
-from rankline.evaluation import metrics
 from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.features.label_values import LIKED_WITHOUT_LABEL
 from rankline.model.networks import HEADS, Scorer
 from rankline.model.scoring import Catalogue
 from rankline.runtime.progress import Progress
 from rankline.train.fit import FitSettings, History, Trainer, fit
-from rankline.train.ranks import ndcg_of_ranks, target_rank
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 NO_ROWS = np.zeros(0, np.int64)
-MIN_REQUESTS = 10
 WARM_UP = 0.05
-MISSED = 10_000  # the rank of a target that is no candidate
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class ScorerInputs:
     """What the scorer learns from: drawn candidates with targets, and the teacher's candidates with its logits."""
 
     table: CandidateTable
-    soft_table: CandidateTable
+    soft_table: CandidateTable | None  # none where soft labels have no weight
     teacher_RC: Tensor
     catalogue: Catalogue
     names: FeatureNames
@@ -60,12 +57,13 @@ class ScorerInputs:
         liked: float,
         progress: Progress,
     ) -> ScorerInputs:
-        """Draw the candidates of some requests; ``soft`` has the teacher's candidates and logits by request id."""
-        labels = [soft[request.request_id] for request in requests]
+        """Draw the candidates of some requests; ``soft`` has the teacher's candidates and logits by request id, and is
+        empty where they have no weight."""
+        labels = [soft[request.request_id] for request in requests] if soft else []
         candidates = [candidates_C for candidates_C, _ in labels]
         return cls(
             drawer.draw(requests, progress=progress, with_shown=True),
-            drawer.draw(requests, progress=progress, fixed_candidates=candidates),
+            drawer.draw(requests, progress=progress, fixed_candidates=candidates) if labels else None,
             torch.from_numpy(np.array([logits_C for _, logits_C in labels], np.float32)),
             drawer.catalogue,
             drawer.names,
@@ -81,7 +79,7 @@ class ScorerTrainer(Trainer[Ints]):
         self, scorer: Scorer, inputs: ScorerInputs, rows: Ints, config: DistillConfig, device: torch.device
     ) -> None:
         self.scorer, self.inputs, self.rows, self.config, self.device = scorer, inputs, rows, config, device
-        self.positions = target_positions(inputs.table)
+        self.positions = target_places(inputs.table)
         self.mean_gain = inputs.table.mean_gain if inputs.table.gains else 1.0
         optimizer = torch.optim.AdamW(
             scorer.parameters(), lr=config.scorer_learning_rate, weight_decay=config.scorer_weight_decay
@@ -99,10 +97,12 @@ class ScorerTrainer(Trainer[Ints]):
         tensors = self.inputs.table.batch(batch, self.inputs.catalogue)
         left_BD, items_BCD, features_BCF, real_BC = (tensor.to(self.device) for tensor in tensors)
         logits_BCH = self.scorer(left_BD, items_BCD, features_BCF)
-        click_loss = self._click_loss(batch, logits_BCH, real_BC)
+        loss = self._click_loss(batch, logits_BCH, real_BC)
         if self.inputs.heads > 1:
-            click_loss = click_loss + self.config.like_weight * self._like_loss(batch, logits_BCH)
-        loss = click_loss + self.config.scorer_soft_weight * self._soft_loss(batch)
+            loss = loss + self.config.like_weight * self._like_loss(batch, logits_BCH)
+        if self.inputs.soft_table is not None:
+            soft_loss = self._soft_loss(batch, self.inputs.soft_table)
+            loss = loss + self.config.scorer_soft_weight * soft_loss
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": float(loss.detach())}
 
@@ -135,9 +135,9 @@ class ScorerTrainer(Trainer[Ints]):
         liked = torch.tensor([label for _, label in rated]).to(self.device)
         return F.binary_cross_entropy_with_logits(torch.stack([logit for logit, _ in rated]), liked)
 
-    def _soft_loss(self, batch: Ints) -> Tensor:
+    def _soft_loss(self, batch: Ints, soft_table: CandidateTable) -> Tensor:
         """Distillation: the teacher's logits of its own candidates."""
-        tensors = self.inputs.soft_table.batch(batch, self.inputs.catalogue)
+        tensors = soft_table.batch(batch, self.inputs.catalogue)
         left_BD, items_BCD, features_BCF, _ = (tensor.to(self.device) for tensor in tensors)
         temperature = self.config.temperature
         divergence = F.kl_div(
@@ -153,18 +153,14 @@ def train(
     inputs: ScorerInputs,
     config: DistillConfig,
     *,
+    begin_F: Floats,
     device: torch.device,
     progress: Progress,
     excluded_rows: Ints = NO_ROWS,
 ) -> tuple[Scorer, History]:
-    """Train a scorer on all requests but ``excluded_rows``; the scorer on the CPU.
-
-    Raises:
-        TooSmall: fewer than ten requests have their target among their candidates.
-    """
-    rows = _usable_rows(inputs.table, excluded_rows)
-    torch.manual_seed(config.seed)
-    scorer = _build_scorer(inputs, rows, config).to(device)
+    """Train a scorer that begins at a mix, on all requests but ``excluded_rows``; the scorer on the CPU."""
+    rows = usable_rows(inputs.table, excluded_rows)
+    scorer = build(inputs, begin_F, config).to(device)
     settings = FitSettings(
         epochs=config.scorer_epochs,
         learning_rate=config.scorer_learning_rate,
@@ -179,40 +175,27 @@ def train(
     return scorer, history
 
 
-def _usable_rows(table: CandidateTable, excluded_rows: Ints) -> Ints:
+def usable_rows(table: CandidateTable, excluded_rows: Ints = NO_ROWS) -> Ints:
     """The requests whose target is among their candidates."""
-    rows = np.array([r for r, positions in enumerate(target_positions(table)) if len(positions)], np.int64)
-    usable = rows[~np.isin(rows, excluded_rows)]
-    if len(usable) < MIN_REQUESTS:
-        raise TooSmall(
-            "there are too few validation requests to train the scorer",
-            expected=f"at least {MIN_REQUESTS} whose target is among their candidates",
-            found=f"{len(usable)} of {len(table.rows)}",
-            hint="provide more data, or raise distill.candidates_per_source",
-        )
-    return usable
+    rows = np.array([r for r, places in enumerate(target_places(table)) if len(places)], np.int64)
+    return rows[~np.isin(rows, excluded_rows)]
 
 
-def _build_scorer(inputs: ScorerInputs, rows: Ints, config: DistillConfig) -> Scorer:
-    features = inputs.table.features
+def build(inputs: ScorerInputs, begin_F: Floats, config: DistillConfig) -> Scorer:
+    """A scorer whose first head gives a mix and nothing else, until it is trained."""
+    torch.manual_seed(config.seed)
     scorer = Scorer(
         size=inputs.table.left_RD.shape[1],
-        features=features[0].shape[1],
+        features=len(inputs.names.columns),
         pair=config.scorer_pair,
         hidden=config.scorer_hidden,
         dropout=config.scorer_dropout,
         heads=inputs.heads,
     )
-    has_users = "covisit_share" in inputs.names.sources
-    if config.scorer_begins == "towers" or (config.scorer_begins == "auto" and not has_users):
-        scorer.begin_F[inputs.names.columns.index("towers_behind_best")] = 1.0  # a logit: the towers learn a softmax
-    scorer.standardize.fit(torch.from_numpy(np.concatenate([features[r] for r in rows])))
-    return scorer
-
-
-def target_positions(table: CandidateTable) -> list[Ints]:
-    """The positions of each request's targets among its candidates."""
-    return [np.flatnonzero(np.isin(rows, targets)) for rows, targets in zip(table.rows, table.targets)]
+    scorer.begin_F.copy_(torch.from_numpy(begin_F))
+    if inputs.table.features:
+        scorer.standardize.fit(torch.from_numpy(np.concatenate(inputs.table.features)))
+    return scorer.eval()
 
 
 @torch.no_grad()
@@ -225,17 +208,9 @@ def logits(table: CandidateTable, scorer: nn.Module, catalogue: Catalogue) -> li
     return out
 
 
-def ndcg(table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> float:
-    """nDCG@10 of the scorer by the first target of each request, by all of them where they are graded."""
-    scores = logits(table, scorer, catalogue)
-    if table.gains:
-        ranked = [rows[np.argsort(-scores_NH[:, 0], kind="stable")] for rows, scores_NH in zip(table.rows, scores)]
-        return metrics.mean_graded_ndcg(ranked, table.gains, k=10)
-    ranks: list[int] = []
-    for r, scores_NH in enumerate(scores):
-        positions = np.flatnonzero(np.isin(table.rows[r], table.targets[r][:1]))
-        ranks.append(target_rank(scores_NH[:, 0], positions[0]) if len(positions) else MISSED)
-    return ndcg_of_ranks(np.array(ranks), k=10)
+def ndcg(table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> npt.NDArray[np.float64]:
+    """[R] nDCG@10 of each request by the scorer's first head."""
+    return mixing.ndcg(table, [scores_NH[:, 0] for scores_NH in logits(table, scorer, catalogue)])
 
 
 def write_parity(path: Path, table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> None:

@@ -4,6 +4,7 @@ Reads    features/  teacher/
 Writes   student/   weights.safetensors, student.json, curve.json
                     encoder/, text_vectors.npy     the text tower
                     sources/covisit.npz, sources/popularity.npy
+                    choice.json                    what ranks, and how the alternatives did on unseen requests
                     policy.json                    its calibration, and when it abstains
                     parity.parquet                 candidates and torch's logits for the test requests
 """
@@ -30,7 +31,7 @@ def distill(
 
     Raises:
         DeviceError: the device is not available.
-        TooSmall: there are too few validation requests to train the scorer.
+        TooSmall: there are too few validation impressions to learn a declared label.
         TrainingError: the loss is not a number.
         UsageError: the encoder has no layers for the adapters.
     """

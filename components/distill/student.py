@@ -21,7 +21,7 @@ import scipy.sparse as sparse
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.distill import calibration, head_calibration, scorer, towers_trainer
+from components.distill import calibration, choice, head_calibration, scorer, towers_trainer
 from components.distill.candidate_table import CandidateDrawer
 from components.distill.config import DistillConfig
 from components.distill.encode import EncodedTexts
@@ -36,6 +36,7 @@ from rankline.features.bm25 import Bm25
 from rankline.features.label_values import liked_from
 from rankline.features.profile import ProfileEncoder, ProfileFields
 from rankline.features.rating_scale import history_scale
+from rankline.features.words import word_vectors
 from rankline.labels import Label
 from rankline.model.networks import HEADS, LabelHeads, Scorer, TextEncoder
 from rankline.model.order import RANK
@@ -81,7 +82,7 @@ def train_student(
     drawer = _candidate_drawer(towers, data, config)
 
     progress.phase("drawing candidates")
-    soft_labels = zip(soft["valid_candidates"], soft["valid_logits"])
+    soft_labels = zip(soft["valid_candidates"], soft["valid_logits"]) if config.scorer_soft_weight else ()
     inputs = ScorerInputs.draw(
         list(read_snapshot_requests(features, "valid")),
         drawer,
@@ -90,14 +91,10 @@ def train_student(
         liked=liked_from(data.summary),
         progress=progress,
     )
-    trained_scorer, history = scorer.train(inputs, config, device=device, progress=progress)
-    policy, calibrated = ServingPolicy(), dict[str, Any]()
-    if config.calibrate != "none":
-        policy, calibrated = calibration.fit_policy(
-            inputs,
-            lambda fold: scorer.train(inputs, config, device=device, progress=progress, excluded_rows=fold)[0],
-            config=config,
-        )
+    progress.phase("choosing what ranks")
+    chosen = choice.choose(inputs, config, device=device, progress=progress)
+    trained_scorer, history = choice.fit(chosen, inputs, config, device=device, progress=progress)
+    policy, calibrated = _calibrate(chosen, inputs, config, device=device, progress=progress)
 
     heads = None
     if labels:
@@ -112,7 +109,8 @@ def train_student(
     _save(student, towers, trained_scorer, heads.model if heads else None, drawer.catalogue, teacher)
     (student / POLICY_FILE).write_text(policy.model_dump_json(indent=2) + "\n")
     curves = {"towers": towers.history.curve, "scorer": history.curve}
-    documents = {"curve": curves, "student": _settings(teacher, data, drawer, config, labels)}
+    settings = _settings(teacher, data, drawer, config, labels) | {"ranks_by": chosen.kind}
+    documents = {"curve": curves, "student": settings, "choice": chosen.summary(inputs)}
     documents |= {"heads": heads.reached} if heads else {}
     for name, content in documents.items():
         (student / f"{name}.json").write_text(json.dumps(content, indent=2))
@@ -124,11 +122,24 @@ def train_student(
         **_towers_result(towers),
         "candidates_recall": round(inputs.table.recall, 4),
         "candidates_mean": round(inputs.table.mean_candidates, 1),
-        "scorer_fit_ndcg@10": round(scorer.ndcg(inputs.table, trained_scorer, drawer.catalogue), 4),
+        **chosen.summary(inputs),
         **calibrated,
         **_encoder_result(towers, config),
         "device": str(device),
     }
+
+
+def _calibrate(
+    chosen: choice.Choice, inputs: ScorerInputs, config: DistillConfig, *, device: torch.device, progress: Progress
+) -> tuple[ServingPolicy, dict[str, Any]]:
+    """The policy of a calibrated model where the settings ask for one, and what it reaches."""
+    if config.calibrate == "none" or not inputs.table.rows:
+        return ServingPolicy(), {}
+    return calibration.fit_policy(
+        inputs,
+        lambda fold: choice.fit(chosen, inputs, config, device=device, progress=progress, excluded_rows=fold)[0],
+        config=config,
+    )
 
 
 def _teacher_settings(teacher: Path) -> dict[str, Any]:
@@ -182,6 +193,7 @@ def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConf
         covisit=covisit,
         popularity_I=candidate_sources.popularity(sequences, len(data.item_ids)),
         bm25=bm25 if data.has_queries else None,
+        words_IV=word_vectors(data.item_texts, stemmer=config.stemmer) if data.has_users else None,
     )
     queries = {
         request: vector_D
@@ -239,6 +251,7 @@ def _settings(
         "users": data.has_users,
         "side": data.side.model_dump(),
         **_profile_settings(data),
+        "history_words": {"stemmer": config.stemmer} if data.has_users else None,
         "bm25": {"stemmer": config.stemmer, "k1": config.bm25_k1, "b": config.bm25_b} if data.has_queries else None,
     }
 

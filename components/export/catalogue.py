@@ -19,6 +19,7 @@ def write_settings(student: Student, bundle: Path, item_ids: list[str], *, confi
     catalogue_settings = CatalogueSettings(
         side=student.settings["side"],
         words=student.settings["bm25"],
+        history_words=student.settings["history_words"],
         neighbours=IndexSettings(kind=config.index, links=config.hnsw_links, search=config.hnsw_search),
     )
     (bundle / CATALOGUE_SETTINGS).write_text(catalogue_settings.model_dump_json(indent=2) + "\n")

@@ -88,6 +88,7 @@ def _manifest(student: Student, config: ExportConfig, features: Path, **measured
         max_history=settings["tower"]["max_history"],
         **settings["knobs"],
         data_digest=summary["data_digest"],
+        ranks_by=settings["ranks_by"],
         train_end=summary["train_end"],
         data_end=summary.get("data_end", ""),
         **measured,

@@ -33,6 +33,7 @@ from rankline.model.catalogue_files import (
     ITEMS,
     POPULARITY,
     ROLLBACK_HINT,
+    WORDS,
     catalogue_files,
     revision_of,
     write_catalogue_manifest,
@@ -228,6 +229,7 @@ def read_catalogue(
         covisit=sparse.load_npz(folder / COVISIT),
         popularity_I=np.load(folder / POPULARITY),
         bm25=Bm25.load(folder / BM25) if (folder / BM25).is_dir() else None,
+        words_IV=sparse.load_npz(folder / WORDS) if (folder / WORDS).is_file() else None,
         withdrawn=np.array(withdrawn, np.int64),
     )
     _refuse_inconsistent_parts(bundle, catalogue)
@@ -242,6 +244,8 @@ def _refuse_inconsistent_parts(bundle: Bundle, catalogue: Catalogue) -> None:
         "covisit": (catalogue.covisit.shape, (items, items)),
         "popularity": (catalogue.popularity_I.shape, (items,)),
     }
+    if catalogue.words_IV is not None:
+        shapes["words"] = (catalogue.words_IV.shape[:1], (items,))
     for name, (actual, expected) in shapes.items():
         if actual != expected:
             raise IntegrityError(

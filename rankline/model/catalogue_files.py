@@ -2,6 +2,7 @@
 
 catalogue.json  items.parquet  vectors.fp32.npy (and int8, fp16)  index.faiss
 sources/covisit.npz  sources/popularity.npy  sources/bm25/ (with queries only)
+sources/words.npz (with users only)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rankline.io.files import read_model
 CATALOGUE_MANIFEST = "catalogue.json"
 ITEMS, INDEX = "items.parquet", "index.faiss"
 COVISIT, POPULARITY, BM25 = "sources/covisit.npz", "sources/popularity.npy", "sources/bm25"
+WORDS = "sources/words.npz"
 ROLLBACK_HINT = "refresh the catalogue again, or return to an older revision with `rankline catalogue rollback`"
 
 

@@ -354,6 +354,13 @@ class Scorer(nn.Module):
         logits_BCH: Tensor = self.wide(features_BCF) + self.deep(torch.cat([features_BCF, pair_BCP], -1))
         return logits_BCH + F.pad(prior_BC1, (0, logits_BCH.shape[-1] - 1))
 
+    @torch.no_grad()
+    def silence_first_head(self) -> None:
+        """Leave the first head's score with the prior alone."""
+        for layer in (self.wide, self.deep.get_submodule("3")):
+            layer.get_parameter("weight")[0] = 0.0
+            layer.get_parameter("bias")[0] = 0.0
+
 
 class LabelHeads(nn.Module):
     """(left, item, left*item, features) -> one output per label, from one body that the labels share.

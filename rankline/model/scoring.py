@@ -13,33 +13,41 @@ import numpy as np
 import numpy.typing as npt
 
 from rankline.contracts import FeatureNames, FrozenState, History
-from rankline.features import candidate_sources, transforms
+from rankline.features import candidate_sources, transforms, words
 from rankline.features.bm25 import Bm25
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 # Features from the candidate sources: always, with users, with queries.
-_BASE_FEATURES = ("towers_behind_best", "popular_behind_best")
-_USER_FEATURES = ("covisit_share", "covisit_log")
+_BASE_FEATURES = ("towers_behind_best", "popular_share", "popular_behind_best")
+_USER_FEATURES = ("covisit_share", "covisit_log", "words_share")
 _QUERY_FEATURES = ("towers_score", "bm25_share", "bm25_log")
+# Source -> the feature that orders candidates exactly as the source does, on a scale that sources have in common.
+SOURCE_ORDER = {
+    "towers": "towers_behind_best",
+    "covisit": "covisit_share",
+    "popular": "popular_share",
+    "words": "words_share",
+    "bm25": "bm25_share",
+}
 # The heads of labels do not read what compares a candidate with the best one beside it, because a chance does not
 # depend on what else is scored, nor what only grows with time: tomorrow it is beyond all that they learned from.
-_RELATIVE_FEATURES = (*_BASE_FEATURES, "covisit_share", "bm25_share")
+_RELATIVE_FEATURES = (*_BASE_FEATURES, *SOURCE_ORDER.values())
 _GROWING_FEATURES = ("user_events_total", "item_events_total", "ctx_log_history")
 NOT_FOR_LABELS = frozenset({*_RELATIVE_FEATURES, *_GROWING_FEATURES})
 
 
 def feature_names(*, users: bool = True, queries: bool = False, service: str = transforms.SERVICE) -> FeatureNames:
     """The features that this version computes, in the scorer's order."""
-    first, last = _BASE_FEATURES
+    first, *others = _BASE_FEATURES
     return FeatureNames(
         service=service,
         user=list(transforms.USER),
         item=list(transforms.ITEM),
         cross=list(transforms.CROSS),
         context=list(transforms.CONTEXT),
-        sources=[first, *(_USER_FEATURES if users else ()), last, *(_QUERY_FEATURES if queries else ())],
+        sources=[first, *(_USER_FEATURES if users else ()), *others, *(_QUERY_FEATURES if queries else ())],
     )
 
 
@@ -55,6 +63,7 @@ class Catalogue:
     covisit: Any
     popularity_I: Floats
     bm25: Bm25 | None = None
+    words_IV: Any = None  # the items' words, for what resembles a history; None where there are no users
     withdrawn: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def rows(self, item_ids: Sequence[str]) -> Ints:
@@ -105,6 +114,10 @@ def source_scores(
         if known
         else catalogue.popularity_I,
     }
+    if catalogue.words_IV is not None:
+        scores["words"] = words.history_scores(
+            catalogue.words_IV, history_L, decay=candidate_settings.covisit_decay, last=candidate_settings.max_history
+        )
     if catalogue.bm25 is not None:
         scores["bm25"] = catalogue.bm25.scores(query)
     return scores
@@ -147,16 +160,23 @@ def candidate_features(
 def _source_features(scores: Mapping[str, Floats]) -> dict[str, Floats]:
     """Feature -> [N] the sources' scores on comparable scales."""
     towers_N, covisit_N, popular_N = scores["towers"], scores["covisit"], np.log1p(scores["popular"])
-    bm25_N = scores.get("bm25", np.zeros_like(towers_N))
+    bm25_N, words_N = (scores.get(name, np.zeros_like(towers_N)) for name in ("bm25", "words"))
     return {
         "towers_behind_best": towers_N - towers_N.max(initial=-np.inf),
-        "covisit_share": covisit_N / max(float(covisit_N.max(initial=0.0)), 1e-6),
+        "covisit_share": _share(covisit_N),
         "covisit_log": np.log(covisit_N + 1e-4),
         "popular_behind_best": popular_N - popular_N.max(initial=-np.inf),
+        "popular_share": _share(scores["popular"]),  # the counts: their logarithm makes the best ones alike
+        "words_share": _share(words_N),
         "towers_score": towers_N,
-        "bm25_share": bm25_N / max(float(bm25_N.max(initial=0.0)), 1e-6),
+        "bm25_share": _share(bm25_N),
         "bm25_log": np.log1p(bm25_N),
     }
+
+
+def _share(values_N: Floats) -> Floats:
+    """[N] a source's scores as shares of its best: a source that says nothing gives 0 to all."""
+    return values_N / max(float(values_N.max(initial=0.0)), 1e-6)
 
 
 def context_features(state: FrozenState) -> dict[str, float]:

@@ -15,6 +15,7 @@ import numpy as np
 from rankline.contracts import Precision
 from rankline.errors import IntegrityError
 from rankline.features.bm25 import Bm25
+from rankline.features.words import word_vectors
 from rankline.io.files import link_or_copy
 from rankline.model.bundle import CATALOGUE, MANIFEST, Bundle, open_bundle
 from rankline.model.catalogue.index import RECALL_DEPTH, index_recall, write_index
@@ -31,6 +32,7 @@ from rankline.model.catalogue_files import (
     COVISIT,
     ITEMS,
     POPULARITY,
+    WORDS,
     catalogue_files,
     write_catalogue_manifest,
 )
@@ -148,6 +150,8 @@ class CatalogueBuilder:
         np.save(out / POPULARITY, interaction_counts.popularity_I)
         if self.settings.words is not None:
             Bm25.from_texts(texts, **self.settings.words.model_dump()).save(out / BM25)
+        if self.settings.history_words is not None:
+            sparse.save_npz(out / WORDS, word_vectors(texts, **self.settings.history_words.model_dump()))
         return BuildResult(
             revision=write_catalogue_manifest(out),
             items=len(texts),

@@ -24,6 +24,12 @@ class Bm25Settings(FrozenModel):
     b: float
 
 
+class HistoryWords(FrozenModel):
+    """How the texts of items are read to find those that resemble a history."""
+
+    stemmer: str
+
+
 class IndexSettings(FrozenModel):
     """The nearest-neighbour index; links and search are HNSW's M and ef."""
 
@@ -37,6 +43,7 @@ class CatalogueSettings(FrozenModel):
 
     side: SideFeatures
     words: Bm25Settings | None = Field(default=None, description="none in a recipe without queries")
+    history_words: HistoryWords | None = Field(default=None, description="none in a recipe without users")
     neighbours: IndexSettings = IndexSettings()
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from rankline.contracts import FrozenState, History
 from rankline.features import transforms
+from rankline.features.bm25 import Bm25
 from rankline.features.candidate_sources import covisitation
+from rankline.features.words import word_vectors
 from rankline.model import scoring
 from rankline.model.scoring import CandidateSettings, Catalogue
 
 SETTINGS = CandidateSettings(candidates_per_source=3, covisit_decay=0.5, max_history=2)
+TEXTS = ["red hat", "blue scarf", "green hat", "white mug", "red hat", "blue hat", "steel pan", "oak chair"]
 CATEGORIES = [["a"], ["b"], ["a", "b"], [], ["a"], ["b"], ["c"], []]
 
 
@@ -28,6 +33,7 @@ def catalogue() -> Catalogue:
         vocabulary=vocabulary,
         covisit=covisitation([np.array([0, 1, 2])], 8, window=3, step_decay=0.1, max_neighbours=5),
         popularity_I=np.array([0, 1, 0, 2, 0, 9, 3, 0], np.float32),
+        words_IV=word_vectors(TEXTS, stemmer=""),
     )
 
 
@@ -41,12 +47,40 @@ def test_the_names_are_the_features_in_the_scorers_order() -> None:
     names = scoring.feature_names()
     assert (names.service, names.user, names.item) == ("ranking_v1", list(transforms.USER), list(transforms.ITEM))
     assert (names.cross, names.context) == (list(transforms.CROSS), list(transforms.CONTEXT))
-    assert names.sources == ["towers_behind_best", "covisit_share", "covisit_log", "popular_behind_best"]
+    assert names.sources == [
+        "towers_behind_best", "covisit_share", "covisit_log", "words_share", "popular_share", "popular_behind_best",
+    ]  # fmt: skip
+
+
+def test_every_source_has_a_feature_that_orders_as_it_does(catalogue: Catalogue) -> None:
+    """A mix of one weight is then that source alone."""
+    names = scoring.feature_names(users=True, queries=True)
+    assert set(scoring.SOURCE_ORDER.values()) <= set(names.sources)
+    with_bm25 = replace(catalogue, bm25=Bm25.from_texts(TEXTS, stemmer="", k1=0.9, b=0.4))
+    request_state, rows_N = state("i3", "i0"), np.arange(8)
+    scores = scoring.source_scores(request_state, np.array([1, 2], np.float32), with_bm25, SETTINGS, query="blue hat")
+    assert set(scores) == set(scoring.SOURCE_ORDER)
+    actual = scoring.candidate_features(request_state, {}, rows_N, scores, with_bm25, names)
+    for source, feature in scoring.SOURCE_ORDER.items():
+        column_N = actual[:, names.columns.index(feature)]
+        assert np.argsort(-column_N, kind="stable").tolist() == np.argsort(-scores[source], kind="stable").tolist()
+        assert column_N.max() == (0 if source == "towers" else 1)
+
+
+def test_words_propose_what_nobody_has_chosen_yet(catalogue: Catalogue) -> None:
+    """Item 4 has no event, and the title of item 0."""
+    scores = scoring.source_scores(state("i0"), np.zeros(2, np.float32), catalogue, SETTINGS)
+    assert catalogue.covisit[:, [4]].nnz == catalogue.popularity_I[4] == 0
+    assert 4 in scoring.draw_candidates({"words": scores["words"]}, np.array([0]), per_source=1)
+
+
+def test_labels_do_not_read_what_depends_on_the_other_candidates() -> None:
+    assert set(scoring.SOURCE_ORDER.values()) <= scoring.NOT_FOR_LABELS
 
 
 def test_each_source_scores_every_item(catalogue: Catalogue) -> None:
     scores = scoring.source_scores(state("i7", "i0"), np.array([1, 0], np.float32), catalogue, SETTINGS)
-    assert tuple(scores) == ("towers", "covisit", "popular")
+    assert tuple(scores) == ("towers", "covisit", "popular", "words")
     np.testing.assert_allclose(scores["towers"], np.cos(np.linspace(0, np.pi, 8)), atol=1e-6)
     np.testing.assert_allclose(scores["covisit"], catalogue.covisit[0].toarray()[0])
     assert scores["popular"] is catalogue.popularity_I
@@ -66,8 +100,8 @@ def test_similar_to_stands_in_for_the_history(catalogue: Catalogue) -> None:
 def test_candidates_are_the_best_of_each_source_without_the_excluded(catalogue: Catalogue) -> None:
     scores = scoring.source_scores(state("i0"), np.array([1, 0], np.float32), catalogue, SETTINGS)
     drawn = scoring.draw_candidates(scores, np.array([0, 5]), per_source=3)
-    # towers 1 2 3, co-visitation 1 2, popularity 6 3 1
-    assert drawn.tolist() == [1, 2, 3, 6]
+    # towers 1 2 3, co-visitation 1 2, popularity 6 3 1, words 4 2
+    assert drawn.tolist() == [1, 2, 3, 4, 6]
     assert scores["towers"].max() < 2  # the scores are unchanged
     assert np.isfinite(scores["towers"]).all()
 
@@ -116,6 +150,8 @@ def test_the_features_of_candidates_by_hand(catalogue: Catalogue) -> None:
         "covisit_share": [1, 0, 0],
         "covisit_log": np.log(near + 1e-4),
         "popular_behind_best": np.log1p([1, 7, 0]) - np.log1p(7),
+        "popular_share": [1 / 7, 1, 0],
+        "words_share": scores["words"][rows_N] / scores["words"][rows_N].max(),
     }
     for name, values in expected.items():
         np.testing.assert_allclose(by_name[name], values, atol=1e-6, err_msg=name)
