@@ -9,9 +9,11 @@ from starlette.exceptions import HTTPException
 
 from rankline.errors import RanklineError, UsageError
 from serving.api.schemas import ErrorResponse
+from serving.batching import Deadline
 from serving.engine import UnknownItem
 from serving.model_manager import NotReady
 
+RETRY_AFTER_S = 1
 HINTS = {
     404: "see /docs for the list of routes",
     405: "see /docs for the list of routes",
@@ -21,6 +23,7 @@ HINTS = {
 _STATUS_OF_ERROR: tuple[tuple[type[RanklineError], int], ...] = (
     (UnknownItem, 404),
     (NotReady, 503),
+    (Deadline, 503),
     (UsageError, 422),
     (RanklineError, 500),
 )
@@ -32,9 +35,12 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RanklineError)
     async def handle_rankline_error(request: Request, error: RanklineError) -> JSONResponse:
         status = next(status for family, status in _STATUS_OF_ERROR if isinstance(error, family))
-        return _error_response(
+        response = _error_response(
             request, status, error=error.message, expected=error.expected, found=error.found, hint=error.hint
         )
+        if isinstance(error, Deadline):
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -12,13 +12,12 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.api.errors import HINTS, error_response
+from serving.api.errors import HINTS, RETRY_AFTER_S, error_response
 from serving.metrics import Metrics
 
 log = logging.getLogger("rankline.serving")
 
 REQUEST_ID = "X-Request-Id"
-RETRY_AFTER_S = 1
 TOO_LARGE = "the body is too large"
 
 Message = MutableMapping[str, Any]
@@ -92,6 +91,7 @@ class RequestMiddleware:
     def _refusal(self, request_id: str, headers: dict[bytes, bytes]) -> JSONResponse | None:
         """The answer to a request that no route gets to see."""
         if self._pending > self._limits.max_pending:
+            self._metrics.dropped.labels("full").inc()
             response = error_response(
                 request_id,
                 429,
