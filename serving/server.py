@@ -105,7 +105,13 @@ def serve(settings: Settings) -> None:
                 features.start()
                 _announce(listener, settings, models.model_id)
 
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.drain_s)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # nothing reads a client's address
+            timeout_graceful_shutdown=settings.drain_s,
+        )
         Announcing(config).run(sockets=[listener])
 
 

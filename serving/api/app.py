@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from serving.api import ranking, status
 from serving.api.errors import add_error_handlers
+from serving.api.fast_path import FastPath
 from serving.api.middleware import RequestLimits, RequestMiddleware
 from serving.api.schemas import ErrorResponse
 from serving.api.services import Services
@@ -46,6 +47,7 @@ def create_app(
         responses={422: {"model": ErrorResponse, "description": "Unprocessable Entity"}, 503: {"model": ErrorResponse}},
     )
     app.state.services = Services(models, features, metrics, batcher)
+    app.add_middleware(FastPath)  # inside of the next one
     app.add_middleware(RequestMiddleware, metrics=metrics, limits=limits)
     add_error_handlers(app)
     app.include_router(ranking.router)

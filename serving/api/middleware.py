@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = headers.get(REQUEST_ID.lower().encode(), b"")[:100].decode("ascii", "ignore") or uuid.uuid4().hex
+        request_id = headers.get(REQUEST_ID.lower().encode(), b"")[:100].decode("ascii", "ignore") or f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
         started_at = time.perf_counter()

@@ -22,7 +22,7 @@ from serving.metrics import Metrics
 
 log = logging.getLogger("rankline.serving")
 
-POLL_S = 0.05  # how often a request that waits sees whether its caller is still there
+WATCH_S = 0.05  # how often the requests that wait are checked: deadlines, and whether their callers are still there
 
 Outcome = tuple[Engine, EngineResponse] | Exception
 
@@ -38,6 +38,8 @@ class Batcher:
         self._engine, self._metrics, self.settings = engine, metrics, settings
         self._queue = JobQueue(settings)
         self._is_started = False
+        self._pending: set[Job] = set()
+        self._watcher: asyncio.Task[None] | None = None
         self._threads = [
             threading.Thread(target=self._work, name=f"batch-{n}", daemon=True) for n in range(settings.workers)
         ]
@@ -73,24 +75,35 @@ class Batcher:
             RanklineError: the request, or the model, is wrong.
         """
         timeout_s = min(timeout_s, self.settings.timeout_s)
-        deadline = time.monotonic() + timeout_s
+        loop = asyncio.get_running_loop()
+        job = Job(look_up, weight, time.monotonic() + timeout_s, is_gone, loop.create_future())
         self.start()
-        job = Job(look_up, weight, deadline, asyncio.get_running_loop().create_future())
+        self._pending.add(job)
+        if self._watcher is None or self._watcher.done() or self._watcher.get_loop() is not loop:
+            self._watcher = loop.create_task(self._watch())
         self._queue.put(job)
         try:
-            while not job.answer.done():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    self._metrics.dropped.labels("deadline").inc()
-                    raise _late(timeout_s)
-                await asyncio.wait([job.answer], timeout=min(POLL_S, left))
-                if not job.answer.done() and await is_gone():
-                    self._metrics.dropped.labels("caller_gone").inc()
-                    raise CallerGone
-        except BaseException:
+            return await job.answer
+        except Deadline:
+            raise _late(timeout_s) from None
+        finally:
             job.answer.cancel()
-            raise
-        return job.answer.result()
+            self._pending.discard(job)
+
+    async def _watch(self) -> None:
+        """End the jobs whose time is over or whose caller has gone; runs while there are any."""
+        while self._pending:
+            await asyncio.sleep(WATCH_S)
+            now = time.monotonic()
+            for job in [job for job in self._pending if job.queued_at < now - WATCH_S]:
+                if job.answer.done():
+                    continue
+                if job.deadline <= now:
+                    self._metrics.dropped.labels("deadline").inc()
+                    job.answer.set_exception(Deadline("the request was not answered in time"))
+                elif await job.is_gone() and not job.answer.done():
+                    self._metrics.dropped.labels("caller_gone").inc()
+                    job.answer.set_exception(CallerGone())
 
     def _work(self) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from rankline.errors import ServerError
@@ -30,12 +30,13 @@ class BatchSettings:
 class Job:
     """One request: ``look_up`` completes it with features, in the batcher's thread; ``answer`` ends on the event loop.
 
-    ``weight`` is the number of its candidates, and ``deadline`` on the monotonic clock.
+    ``weight`` is the number of its candidates, ``deadline`` on the monotonic clock; ``is_gone`` asks for its caller.
     """
 
     look_up: Callable[[Engine], EngineRequest]
     weight: int
     deadline: float
+    is_gone: Callable[[], Awaitable[bool]]
     answer: asyncio.Future[tuple[Engine, EngineResponse]]
     queued_at: float = field(default_factory=time.monotonic)
 

@@ -167,8 +167,11 @@ def test_a_caller_who_has_gone_is_dropped_and_not_run() -> None:
 
 
 def job(weight: int) -> Job:
+    async def is_gone() -> bool:
+        return False
+
     future = asyncio.new_event_loop().create_future()
-    return Job(lambda _: EngineRequest("rank", FrozenState(at=0.0)), weight, 1e12, future)
+    return Job(lambda _: EngineRequest("rank", FrozenState(at=0.0)), weight, 1e12, is_gone, future)
 
 
 def drain(queue: JobQueue, *, finish: bool) -> list[list[int]]:
