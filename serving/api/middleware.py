@@ -50,7 +50,10 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = headers.get(REQUEST_ID.lower().encode(), b"")[:100].decode("ascii", "ignore") or f"{random.getrandbits(128):032x}"
+        request_id = (
+            headers.get(REQUEST_ID.lower().encode(), b"")[:100].decode("ascii", "ignore")
+            or f"{random.getrandbits(128):032x}"
+        )
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
         started_at = time.perf_counter()
