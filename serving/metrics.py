@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from serving.engine import EngineInfo
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
@@ -65,10 +66,30 @@ class Metrics:
             "Seconds since the model registry was last read; 0 for a server that follows none",
             registry=self.registry,
         )
+        self.queue = Gauge("rankline_queue_length", "Requests that wait for a batch", registry=self.registry)
+        self.batch_size = Histogram(
+            "rankline_batch_size", "Requests answered together", buckets=_BATCHES, registry=self.registry
+        )
+        stages = Histogram(
+            "rankline_stage_seconds",
+            "Seconds of a request in the queue, and of a batch in each of the steps after it",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.stages = {stage: stages.labels(stage) for stage in ("queue", "prepare", "run", "finish")}
+        self.dropped = Counter(
+            "rankline_dropped",
+            "Requests that ended without an answer: the server was full, the deadline passed, or the caller had gone",
+            ["reason"],
+            registry=self.registry,
+        )
         self._served: list[tuple[str, ...]] = []
         # alerts need these series to exist from the start
         for outcome in ("swapped", "refused"):
             self.swaps.labels(outcome)
+        for reason in ("full", "deadline", "caller_gone"):
+            self.dropped.labels(reason)
         self.degraded.labels("features")
 
     def set_watermark(self, service: str, watermark: float | None) -> None:

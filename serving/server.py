@@ -40,6 +40,10 @@ class Settings:
     drain_s: int = 30
     max_pending: int = 128  # requests that are answered or wait; more get 429
     max_body_mb: float = 8.0
+    workers: int = 2  # batches in progress at once
+    max_batch: int = 32
+    batch_wait_ms: float = 1.0
+    timeout_s: float = 10.0
     ready_file: Path | None = None
 
 
@@ -69,6 +73,7 @@ def serve(settings: Settings) -> None:
 
         from serving.api.app import create_app
         from serving.api.middleware import RequestLimits
+        from serving.batching import BatchSettings
         from serving.features.lookup import FeatureLookup
         from serving.metrics import Metrics
         from serving.model_manager import ModelManager
@@ -85,7 +90,13 @@ def serve(settings: Settings) -> None:
             _feature_source(settings), metrics, item_ids=lambda: models.item_ids, fields=lambda: models.fields
         )
         limits = RequestLimits(settings.max_pending, round(settings.max_body_mb * (1 << 20)))
-        app = create_app(models, features, metrics, limits)
+        batches = BatchSettings(
+            workers=settings.workers,
+            max_batch=settings.max_batch,
+            max_wait_ms=settings.batch_wait_ms,
+            timeout_s=settings.timeout_s,
+        )
+        app = create_app(models, features, metrics, limits, batches)
 
         class Announcing(uvicorn.Server):
             """Announces its URL once it answers."""
@@ -95,19 +106,25 @@ def serve(settings: Settings) -> None:
                 features.start()
                 _announce(listener, settings, models.model_id)
 
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.drain_s)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # nothing reads a client's address
+            timeout_graceful_shutdown=settings.drain_s,
+        )
         Announcing(config).run(sockets=[listener])
 
 
 def _feature_source(settings: Settings) -> FeatureSource | None:
-    from serving.features.online_store import FeastBucket, FeastLibrary, FeastServer
+    from serving.features.online_store import FeastBucket, FeastServer, StoreFolder
 
     location = settings.features
     if location is None:
         return None
     if location.startswith(("http://", "https://")):
         return FeastServer(location, hash_users=settings.hash_users)
-    return FeastBucket(location) if "://" in location else FeastLibrary(Path(location))
+    return FeastBucket(location) if "://" in location else StoreFolder(Path(location))
 
 
 def _announce(listener: socket.socket, settings: Settings, model_id: str | None) -> None:
@@ -126,6 +143,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
 def _at_least_one(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -133,7 +157,9 @@ def _at_least_one(text: str) -> int:
     return value
 
 
-_positive.__name__, _at_least_one.__name__ = "finite number above 0", "whole number above 0"  # in argparse's messages
+# in argparse's messages
+_positive.__name__, _not_negative.__name__ = "finite number above 0", "finite number of at least 0"
+_at_least_one.__name__ = "whole number above 0"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,6 +212,31 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=defaults.max_body_mb,
         help="largest body of a request in MiB; a larger one gets 413 (default %(default)s)",
+    )
+    add(
+        "--workers",
+        type=_at_least_one,
+        default=defaults.workers,
+        help="batches in progress at once: while one is in a graph, another one is prepared (default %(default)s)",
+    )
+    add(
+        "--max-batch",
+        type=_at_least_one,
+        default=defaults.max_batch,
+        help="requests that are answered together; 1 answers each alone (default %(default)s)",
+    )
+    add(
+        "--batch-wait-ms",
+        type=_not_negative,
+        default=defaults.batch_wait_ms,
+        help="longest wait for a batch as large as the last one; an idle server never waits (default %(default)s)",
+    )
+    add(
+        "--timeout-s",
+        type=_positive,
+        default=defaults.timeout_s,
+        help="longest time of a request, unless its X-Request-Timeout-Ms is shorter; then it gets 503 "
+        "(default %(default)s)",
     )
     add("--ready-file", type=Path, help="write {url, pid, model_id} to this file once requests are answered")
     return parser

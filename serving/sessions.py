@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rankline.errors import DeviceError, IntegrityError
 from rankline.io.files import first_line
+from rankline.runtime.lazy_imports import import_onnxruntime
 
 Provider = Literal["cpu", "cuda"]
 Array = npt.NDArray[Any]
@@ -24,9 +25,10 @@ def require_provider(provider: Provider) -> None:
     Raises:
         DeviceError: ``cuda`` was requested and a session falls back to the CPU.
     """
-    from onnxruntime.datasets import get_example
-
     if provider != "cpu":
+        import_onnxruntime()
+        from onnxruntime.datasets import get_example
+
         Graph(Path(get_example("sigmoid.onnx")), provider=provider, threads=1)
 
 
@@ -34,13 +36,13 @@ class Graph:
     """An ONNX graph with one output; safe to call from several threads."""
 
     def __init__(self, path: Path, *, provider: Provider, threads: int) -> None:
-        import onnxruntime as ort
-
+        ort = import_onnxruntime()
         # a missing CUDA library is reported by the error below, not in the runtime's log
         ort.set_default_logger_severity(4)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle server uses no processor
         options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(str(path), options, providers=_PROVIDERS[provider])

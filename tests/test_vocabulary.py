@@ -80,7 +80,6 @@ EXCEPTIONS = {
     "serving/api/schemas.py:found": "one of the four parts of an error, as the server answers it",
     "patience": "of early stopping, as in Keras and Lightning",
     "look_up": "one term, and no look",
-    "_look_up": "one term, and no look",
     "rankline/model/networks.py:joint": "the name of a layer, and so of weights in files",
     "rankline/model/networks.py:mix": "the name of a layer, and so of weights in files",
 }

@@ -34,6 +34,17 @@ def serve(
     max_body_mb: Annotated[
         float, typer.Option(help="Largest body of a request in MiB; a larger one gets 413.", min=0.001)
     ] = 8.0,
+    workers: Annotated[int, typer.Option(help="Batches in progress at once; about as many as processors.", min=1)] = 2,
+    max_batch: Annotated[
+        int, typer.Option(help="Requests that are answered together; 1 answers each alone.", min=1)
+    ] = 32,
+    batch_wait_ms: Annotated[
+        float, typer.Option(help="Longest wait for a batch as large as the last one; none on an idle server.", min=0)
+    ] = 1.0,
+    timeout_s: Annotated[
+        float,
+        typer.Option(help="Longest time of a request; then it gets 503. X-Request-Timeout-Ms may be less.", min=0.001),
+    ] = 10.0,
 ) -> None:
     """Serve the workspace's champion over HTTP, swapping to a new one without dropping a request.
 
@@ -43,7 +54,11 @@ def serve(
 
     arguments = server_arguments(
         workspace, bundle=bundle, repository=repository, host=host, port=port, precision=precision, provider=provider,
-        threads=threads, **{"max-pending": max_pending, "max-body-mb": max_body_mb},
+        threads=threads, workers=workers,
+        **{
+            "max-pending": max_pending, "max-body-mb": max_body_mb, "max-batch": max_batch,
+            "batch-wait-ms": batch_wait_ms, "timeout-s": timeout_s,
+        },
     )  # fmt: skip
     raise typer.Exit(main(arguments))
 

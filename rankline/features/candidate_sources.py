@@ -83,11 +83,16 @@ def _best_per_row(matrix: Any, max_neighbours: int) -> Any:
 
 def covisit_scores(matrix: Any, history_L: Ints, *, decay: float, last: int) -> Floats:
     """[I] scores of the neighbours of a history's last events; each step back multiplies the weight by ``decay``."""
-    recent = history_L[-last:]
+    recent = history_L[-last:][::-1]
     out = np.zeros(matrix.shape[1], np.float32)
-    for step, item in enumerate(recent[::-1]):
-        start, end = matrix.indptr[item], matrix.indptr[item + 1]
-        out[matrix.indices[start:end]] += np.float32(decay**step) * matrix.data[start:end]
+    if not len(recent):
+        return out
+    starts, ends = matrix.indptr[recent], matrix.indptr[recent + 1]
+    counts = ends - starts
+    # the neighbours of all events, one event after the other
+    places = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    weights = np.repeat(np.array([decay**step for step in range(len(recent))], np.float32), counts)
+    np.add.at(out, matrix.indices[places], weights * matrix.data[places])
     return out
 
 

@@ -47,21 +47,27 @@ def stars(ratings: Any) -> npt.NDArray[np.int64]:
 
 def matrix(columns: Mapping[str, Any], names: Sequence[str], rows: int) -> Floats:
     """[rows, F] float32 in the order of ``names``; absent columns and nulls are 0, counts become log1p."""
-    out = np.zeros((rows, len(names)), np.float32)
+    out_FN = np.zeros((len(names), rows), np.float32)
     for f, name in enumerate(names):
-        if name not in columns:
-            continue
-        values = np.nan_to_num(np.asarray(columns[name], dtype=np.float32))
-        out[:, f] = np.log1p(np.maximum(values, 0)) if any(part in name for part in _LOGGED) else values
-    return out
+        if name in columns:
+            out_FN[f] = np.asarray(columns[name], np.float32)
+    np.nan_to_num(out_FN, copy=False)
+    logged = [f for f, name in enumerate(names) if any(part in name for part in _LOGGED)]
+    out_FN[logged] = np.log1p(np.maximum(out_FN[logged], 0))
+    return np.ascontiguousarray(out_FN.T)
+
+
+def item_rows(columns: Mapping[str, Sequence[Any]], index: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """[n] the row in the catalogue of each item of some columns; -1 for an item that is not in it."""
+    ids = columns.get("item_id", ())
+    return np.fromiter((index.get(item, -1) for item in ids), np.int64, len(ids))
 
 
 def item_matrix(columns: Mapping[str, Sequence[Any]], names: Sequence[str], index: Mapping[str, int]) -> Floats:
     """[I, F] for the whole catalogue from columns of some items; the other items have zeros."""
     out = np.zeros((len(index), len(names)), np.float32)
-    ids = columns.get("item_id", ())
-    rows = np.fromiter((index.get(item, -1) for item in ids), np.int64, len(ids))
-    out[rows[rows >= 0]] = matrix(columns, names, len(ids))[rows >= 0]
+    rows = item_rows(columns, index)
+    out[rows[rows >= 0]] = matrix(columns, names, len(rows))[rows >= 0]
     return out
 
 
@@ -88,8 +94,7 @@ def cross_matrix(affinity: Mapping[str, float], vocabulary: Sequence[str], categ
 def fresh_popularity(columns: Mapping[str, Sequence[Any]], index: Mapping[str, int]) -> Floats:
     """[I] events of the last week; ties are broken by those of the last month, then by all."""
     counts_IF = np.zeros((len(index), 3), np.float32)
-    ids = columns.get("item_id", ())
-    rows = np.fromiter((index.get(item, -1) for item in ids), np.int64, len(ids))
+    rows = item_rows(columns, index)
     for f, name in enumerate(("item_events_7d", "item_events_30d", "item_events_total")):
         if name in columns:
             counts_IF[rows[rows >= 0], f] = np.nan_to_num(np.asarray(columns[name], np.float32))[rows >= 0]

@@ -5,6 +5,7 @@ Shapes: I items, N candidates, D vector size, F features, S sources.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,26 @@ def feature_names(*, users: bool = True, queries: bool = False, service: str = t
     )
 
 
+class ItemFeatures:
+    """The features of a whole catalogue from columns of some items, computed when they are first read."""
+
+    def __init__(self, columns: Mapping[str, Any], index: Mapping[str, int]) -> None:
+        self.columns, self._index = columns, index
+        self._matrices: dict[tuple[str, ...], Floats] = {}
+
+    @functools.cached_property
+    def popularity_I(self) -> Floats:
+        """[I] the events of the last days."""
+        return transforms.fresh_popularity(self.columns, self._index)
+
+    def matrix(self, names: Sequence[str]) -> Floats:
+        """[I, F] in the order of ``names``."""
+        key = tuple(names)
+        if key not in self._matrices:
+            self._matrices[key] = transforms.item_matrix(self.columns, names, self._index)
+        return self._matrices[key]
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The items in the order of their vectors, with what ranking needs of them; ``withdrawn`` rows are unavailable."""
@@ -66,9 +87,19 @@ class Catalogue:
     words_IV: Any = None  # the items' words, for what resembles a history; None where there are no users
     withdrawn: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
+    _last: list[ItemFeatures] = field(default_factory=list, compare=False, repr=False)
+
     def rows(self, item_ids: Sequence[str]) -> Ints:
         """The rows of the items; unknown ids are left out."""
         return np.array([self.index[item] for item in item_ids if item in self.index], np.int64)
+
+    def item_features(self, columns: Mapping[str, Any]) -> ItemFeatures:
+        """The features by these columns, which must not change: requests share those that were read last."""
+        last = self._last[0] if self._last else None
+        if last is None or last.columns is not columns:
+            last = ItemFeatures(columns, self.index)
+            self._last[:] = [last]  # threads may compute the same twice, and never see a mixture
+        return last
 
 
 @dataclass(frozen=True)
@@ -110,9 +141,7 @@ def source_scores(
         "covisit": candidate_sources.covisit_scores(
             catalogue.covisit, history_L, decay=candidate_settings.covisit_decay, last=candidate_settings.max_history
         ),
-        "popular": transforms.fresh_popularity(state.item_features, catalogue.index)
-        if known
-        else catalogue.popularity_I,
+        "popular": catalogue.item_features(state.item_features).popularity_I if known else catalogue.popularity_I,
     }
     if catalogue.words_IV is not None:
         scores["words"] = words.history_scores(
@@ -125,7 +154,7 @@ def source_scores(
 
 def draw_candidates(scores: Mapping[str, Floats], excluded: Ints, *, per_source: int) -> Ints:
     """[N] the best ``per_source`` items of each source without the excluded ones, merged, in catalogue order."""
-    drawn = []
+    drawn_I = np.zeros(len(next(iter(scores.values()))), bool)
     for name, values_I in scores.items():
         allowed_I = values_I.copy()
         allowed_I[excluded] = -np.inf
@@ -133,8 +162,8 @@ def draw_candidates(scores: Mapping[str, Floats], excluded: Ints, *, per_source:
         best = np.argpartition(-allowed_I, count - 1)[:count]
         # only the towers score every item; other sources have nothing to say about items with a score of 0
         floor = -np.inf if name == "towers" else 0.0
-        drawn.append(best[allowed_I[best] > floor])
-    return np.unique(np.concatenate(drawn))
+        drawn_I[best[allowed_I[best] > floor]] = True
+    return np.flatnonzero(drawn_I)
 
 
 def candidate_features(
@@ -149,7 +178,7 @@ def candidate_features(
     count = len(rows_N)
     user_F = transforms.matrix({k: [v] for k, v in state.user_features.items()}, names.user, 1)
     context_F = transforms.matrix({k: [v] for k, v in context.items()}, names.context, 1)
-    item_NF = transforms.item_matrix(state.item_features, names.item, catalogue.index)[rows_N]
+    item_NF = catalogue.item_features(state.item_features).matrix(names.item)[rows_N]
     cross_NF = transforms.cross_matrix(state.affinity, catalogue.vocabulary, catalogue.categories_IC[rows_N])
     source_features = _source_features({name: values_I[rows_N] for name, values_I in scores.items()})
     source_NS = np.stack([source_features[name] for name in names.sources], axis=1)
@@ -181,11 +210,15 @@ def _share(values_N: Floats) -> Floats:
 
 def context_features(state: FrozenState) -> dict[str, float]:
     """The features of the on-demand view `request_context` for one request."""
-    last = state.history.times[-1] if state.history.times else 0.0
+    return batch_context_features([state])[0]
+
+
+def batch_context_features(states: Sequence[FrozenState]) -> list[dict[str, float]]:
+    """The features of the on-demand view `request_context` for each of some requests."""
     columns = transforms.request_context(
-        request_time=np.array([state.at]),
-        last_event_time=np.array([last]),
-        history_length=np.array([len(state.history.item_ids)]),
-        time_zones=[state.time_zone],
+        request_time=np.array([state.at for state in states]),
+        last_event_time=np.array([state.history.times[-1] if state.history.times else 0.0 for state in states]),
+        history_length=np.array([len(state.history.item_ids) for state in states]),
+        time_zones=[state.time_zone for state in states],
     )
-    return {name: float(values[0]) for name, values in columns.items()}
+    return [dict(zip(columns, values)) for values in zip(*(column.tolist() for column in columns.values()))]

@@ -9,9 +9,11 @@ from starlette.exceptions import HTTPException
 
 from rankline.errors import RanklineError, UsageError
 from serving.api.schemas import ErrorResponse
+from serving.batching import Deadline
 from serving.engine import UnknownItem
 from serving.model_manager import NotReady
 
+RETRY_AFTER_S = 1
 HINTS = {
     404: "see /docs for the list of routes",
     405: "see /docs for the list of routes",
@@ -21,6 +23,7 @@ HINTS = {
 _STATUS_OF_ERROR: tuple[tuple[type[RanklineError], int], ...] = (
     (UnknownItem, 404),
     (NotReady, 503),
+    (Deadline, 503),
     (UsageError, 422),
     (RanklineError, 500),
 )
@@ -31,10 +34,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RanklineError)
     async def handle_rankline_error(request: Request, error: RanklineError) -> JSONResponse:
-        status = next(status for family, status in _STATUS_OF_ERROR if isinstance(error, family))
-        return _error_response(
-            request, status, error=error.message, expected=error.expected, found=error.found, hint=error.hint
-        )
+        return rankline_error_response(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -63,6 +63,17 @@ def add_error_handlers(app: FastAPI) -> None:
             found=f"{request.method} {request.url.path}",
             hint=HINTS.get(error.status_code, "see /docs for the parameters of each route"),
         )
+
+
+def rankline_error_response(request: Request, error: RanklineError) -> JSONResponse:
+    """The response of one of Rankline's errors; its class decides the status."""
+    status = next(status for family, status in _STATUS_OF_ERROR if isinstance(error, family))
+    response = _error_response(
+        request, status, error=error.message, expected=error.expected, found=error.found, hint=error.hint
+    )
+    if isinstance(error, Deadline):
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
 
 
 def _error_response(request: Request, status: int, **fields: str) -> JSONResponse:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,12 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.api.errors import HINTS, error_response
+from serving.api.errors import HINTS, RETRY_AFTER_S, error_response
 from serving.metrics import Metrics
 
 log = logging.getLogger("rankline.serving")
 
 REQUEST_ID = "X-Request-Id"
-RETRY_AFTER_S = 1
 TOO_LARGE = "the body is too large"
 
 Message = MutableMapping[str, Any]
@@ -51,7 +50,10 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = headers.get(REQUEST_ID.lower().encode(), b"")[:100].decode("ascii", "ignore") or uuid.uuid4().hex
+        request_id = (
+            headers.get(REQUEST_ID.lower().encode(), b"")[:100].decode("ascii", "ignore")
+            or f"{random.getrandbits(128):032x}"
+        )
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
         started_at = time.perf_counter()
@@ -92,6 +94,7 @@ class RequestMiddleware:
     def _refusal(self, request_id: str, headers: dict[bytes, bytes]) -> JSONResponse | None:
         """The answer to a request that no route gets to see."""
         if self._pending > self._limits.max_pending:
+            self._metrics.dropped.labels("full").inc()
             response = error_response(
                 request_id,
                 429,

@@ -1,21 +1,26 @@
 """Routes that return ranked items.
 
-They are plain functions: each runs in a worker thread, and the event loop stays free.
+They run on the event loop and wait for their batch (serving/batching/), which looks the features up and ranks. A
+feature store on another machine is asked in a thread before that, so that no batch waits for it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from rankline.contracts import FrozenState, History
+from rankline.errors import UsageError
 from rankline.features.rating_scale import to_stars
 from serving.api.schemas import (
     ErrorResponse,
     ItemsResponse,
-    RankedItem,
     RankRequest,
     RankResponse,
     RecommendRequest,
@@ -24,89 +29,161 @@ from serving.api.schemas import (
     SimilarRequest,
     UserRequest,
 )
-from serving.api.services import services_of
-from serving.engine import Engine, EngineRequest, EngineResponse, check_frozen, read_context, run_request
+from serving.api.services import Services, services_of
+from serving.batching.batcher import CallerGone
+from serving.engine import Engine, EngineRequest, EngineResponse, check_frozen, read_context
 
 router = APIRouter()
 
-
-@router.post("/v1/recommend")
-def recommend(payload: RecommendRequest, request: Request) -> RecommendResponse:
-    """Recommend items to a user: candidates from every source, ranked by the scorer."""
-    engine = services_of(request).models.engine
-    state, known_user, degraded = _look_up(payload, request, exclude_seen=payload.exclude_seen)
-    result = run_request(engine, EngineRequest("recommend", state, k=payload.k))
-    return RecommendResponse(**_common_fields(request, engine, result), known_user=known_user, degraded=degraded)
+TIMEOUT = "X-Request-Timeout-Ms"
+CALLER_GONE = 499  # nobody reads it; the status of nginx's logs
 
 
-@router.post("/v1/search")
-def search(payload: SearchRequest, request: Request) -> RecommendResponse:
-    """Search by a query or a conversation; calibrated models add probabilities."""
-    engine = services_of(request).models.engine
-    state, known_user, degraded = _look_up(payload, request, exclude_seen=payload.exclude_seen)
-    query = payload.query_text(max_turns=_max_turns(engine))
-    result = run_request(engine, EngineRequest("search", state, k=payload.k, query=query))
-    return RecommendResponse(
-        **_common_fields(request, engine, result),
-        known_user=known_user,
-        degraded=degraded,
-        abstained=result.abstained,
-    )
+@dataclass
+class UserLookup:
+    """Completes a request with the features of its user; ``make`` is then given the state."""
 
+    payload: UserRequest
+    services: Services
+    make: Callable[[FrozenState, Engine], EngineRequest]
+    exclude_seen: bool = True
+    known_user: bool | None = None  # None: not asked
+    degraded: list[str] = field(default_factory=list)
+    _state: FrozenState | None = None
 
-@router.post("/v1/rank")
-def rank(payload: RankRequest, request: Request) -> RankResponse:
-    """Rank the given candidates by the scorer, with every head's logit."""
-    engine = services_of(request).models.engine
-    state, known_user, degraded = _look_up(payload, request)
-    engine_request = EngineRequest(
-        "rank",
-        state,
-        k=payload.k,
-        query=payload.query_text(max_turns=_max_turns(engine)),
-        candidates=tuple(payload.candidates),
-        frozen=payload.frozen is not None,
-    )
-    result = run_request(engine, engine_request)
-    return RankResponse(
-        **_common_fields(request, engine, result),
-        known_user=known_user,
-        degraded=degraded,
-        abstained=result.abstained,
-        unknown=result.unknown,
-        hidden=result.hidden,
-        withdrawn=result.withdrawn,
-    )
+    def __call__(self, engine: Engine) -> EngineRequest:
+        """The request as the engine reads it."""
+        state = self.look_up(engine)
+        return self.make(state if self.exclude_seen else state.model_copy(update={"seen": []}), engine)
 
+    def look_up(self, engine: Engine) -> FrozenState:
+        """The state of the request; it is looked up once."""
+        if self._state is None:
+            self._state = self._frozen(engine) if self.payload.frozen is not None else self._live(engine)
+        return self._state
 
-@router.post("/v1/similar", responses={404: {"model": ErrorResponse}})
-def similar(payload: SimilarRequest, request: Request) -> ItemsResponse:
-    """Find items similar to an item, by the mean of its ranks by cosine and by co-visitation; without heads."""
-    engine = services_of(request).models.engine
-    state = FrozenState(at=time.time())
-    result = run_request(engine, EngineRequest("similar", state, k=payload.k, item_id=payload.item_id))
-    return ItemsResponse(**_common_fields(request, engine, result))
+    def _frozen(self, engine: Engine) -> FrozenState:
+        assert self.payload.frozen is not None
+        check_frozen(self.payload.frozen, engine.fields)
+        return self.payload.frozen
 
-
-def _look_up(
-    payload: UserRequest, request: Request, *, exclude_seen: bool = True
-) -> tuple[FrozenState, bool | None, list[str]]:
-    """The state of a request, whether the user is known (None: not asked), and what was unavailable."""
-    known_user: bool | None = None
-    degraded: list[str] = []
-    if payload.frozen is not None:
-        state = payload.frozen
-        check_frozen(state, services_of(request).models.engine.fields)
-    else:
+    def _live(self, engine: Engine) -> FrozenState:
+        payload = self.payload
         at = time.time() if payload.at is None else payload.at
-        engine = services_of(request).models.engine
         context, time_zone = read_context(payload.context or {}, engine.fields)
         history = payload.history and _with_stars(payload.history, engine)
-        state, known_user, degraded = services_of(request).features.look_up(
+        state, self.known_user, self.degraded = self.services.features.look_up(
             payload.user_id, at=at, history=history, seen=payload.seen
         )
-        state = state.model_copy(update={"context": context, "time_zone": time_zone or state.time_zone})
-    return state if exclude_seen else state.model_copy(update={"seen": []}), known_user, degraded
+        if not context and not time_zone:
+            return state
+        return state.model_copy(update={"context": context, "time_zone": time_zone or state.time_zone})
+
+
+@router.post("/v1/recommend", response_model=RecommendResponse)
+async def recommend(payload: RecommendRequest, request: Request) -> Response:
+    """Recommend items to a user: candidates from every source, ranked by the scorer."""
+
+    def make(state: FrozenState, _: Engine) -> EngineRequest:
+        return EngineRequest("recommend", state, k=payload.k)
+
+    look_up = UserLookup(payload, services_of(request), make, exclude_seen=payload.exclude_seen)
+    return await _answer(request, look_up, lambda result: {})
+
+
+@router.post("/v1/search", response_model=RecommendResponse)
+async def search(payload: SearchRequest, request: Request) -> Response:
+    """Search by a query or a conversation; calibrated models add probabilities."""
+
+    def make(state: FrozenState, engine: Engine) -> EngineRequest:
+        return EngineRequest("search", state, k=payload.k, query=payload.query_text(max_turns=_max_turns(engine)))
+
+    look_up = UserLookup(payload, services_of(request), make, exclude_seen=payload.exclude_seen)
+    return await _answer(request, look_up, lambda result: {"abstained": result.abstained})
+
+
+@router.post("/v1/rank", response_model=RankResponse)
+async def rank(payload: RankRequest, request: Request) -> Response:
+    """Rank the given candidates by the scorer, with every head's logit."""
+
+    def make(state: FrozenState, engine: Engine) -> EngineRequest:
+        return EngineRequest(
+            "rank",
+            state,
+            k=payload.k,
+            query=payload.query_text(max_turns=_max_turns(engine)),
+            candidates=tuple(payload.candidates),
+            frozen=payload.frozen is not None,
+        )
+
+    def more(result: EngineResponse) -> dict[str, Any]:
+        return {
+            "abstained": result.abstained,
+            "unknown": result.unknown,
+            "hidden": result.hidden,
+            "withdrawn": result.withdrawn,
+        }
+
+    return await _answer(request, UserLookup(payload, services_of(request), make), more, len(payload.candidates))
+
+
+@router.post("/v1/similar", response_model=ItemsResponse, responses={404: {"model": ErrorResponse}})
+async def similar(payload: SimilarRequest, request: Request) -> Response:
+    """Find items similar to an item, by the mean of its ranks by cosine and by co-visitation; without heads."""
+
+    def make(_: Engine) -> EngineRequest:
+        return EngineRequest("similar", FrozenState(at=time.time()), k=payload.k, item_id=payload.item_id)
+
+    return await _answer(request, make, lambda result: {})
+
+
+async def _answer(
+    request: Request,
+    look_up: UserLookup | Callable[[Engine], EngineRequest],
+    more: Callable[[EngineResponse], dict[str, Any]],
+    candidates: int = 0,
+) -> Response:
+    """Wait for the answer to a request; ``more`` are the fields of its route."""
+    services = services_of(request)
+    timeout_s = _timeout_s(request)
+    if isinstance(look_up, UserLookup) and not services.features.is_local:
+        await run_in_threadpool(look_up.look_up, services.models.engine)
+    try:
+        engine, result = await services.batcher.ask(
+            look_up, weight=candidates, timeout_s=timeout_s, is_gone=request.is_disconnected
+        )
+    except CallerGone:
+        return Response(status_code=CALLER_GONE)
+    content = {
+        "request_id": request.state.request_id,
+        "model_id": engine.info.model_id,
+        "revision": engine.info.revision,
+        "items": result.items,
+    }
+    if isinstance(look_up, UserLookup):
+        content |= {"known_user": look_up.known_user, "degraded": look_up.degraded, "abstained": False}
+    return Response(orjson.dumps({**content, **more(result)}), media_type="application/json")
+
+
+def _timeout_s(request: Request) -> float:
+    """How long the caller waits for an answer.
+
+    Raises:
+        UsageError: the header is no number above 0.
+    """
+    text = request.headers.get(TIMEOUT)
+    try:
+        timeout_s = float("inf") if text is None else float(text) / 1000
+    except ValueError:
+        timeout_s = 0.0
+    if not timeout_s > 0:
+        raise UsageError(
+            f"the header {TIMEOUT} is no time",
+            expected="milliseconds above 0",
+            found=repr(text)[:100],
+            hint="leave it out for the server's own limit",
+        )
+    return timeout_s
 
 
 def _with_stars(history: History, engine: Engine) -> History:
@@ -118,13 +195,3 @@ def _with_stars(history: History, engine: Engine) -> History:
 def _max_turns(engine: Engine) -> int:
     """How many turns of a conversation the model reads."""
     return int((engine.info.manifest.get("text") or {}).get("turns", 1))
-
-
-def _common_fields(request: Request, engine: Engine, result: EngineResponse) -> dict[str, Any]:
-    """The fields of every response with items."""
-    return {
-        "request_id": request.state.request_id,
-        "model_id": engine.info.model_id,
-        "revision": engine.info.revision,
-        "items": [RankedItem.model_construct(**vars(item)) for item in result.items],
-    }

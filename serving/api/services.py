@@ -1,4 +1,4 @@
-"""What the routes share: the model, the features and the metrics of this server."""
+"""What the routes share: the model, the features, the metrics and the batcher of this server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from serving.batching import Batcher
 from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
@@ -18,6 +19,7 @@ class Services:
     models: ModelManager
     features: FeatureLookup
     metrics: Metrics
+    batcher: Batcher
 
 
 def services_of(request: Request) -> Services:

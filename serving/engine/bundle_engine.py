@@ -33,7 +33,6 @@ class Prepared:
     request: EngineRequest
     history_L: Ints
     ratings_L: Ints
-    context: Mapping[str, float]
     excluded: Ints
     tokens_T: Ints | None
     candidates_N: Ints | None
@@ -212,7 +211,6 @@ class BundleEngine:
             request=replace(request, state=state),
             history_L=np.array([row for _, row in known], np.int64),
             ratings_L=stars(ratings[[n for n, _ in known]]),
-            context=scoring.context_features(state),
             excluded=np.concatenate([self._catalogue.rows(state.seen), exclusions.rows]),  # may repeat rows
             tokens_T=None if request.query is None or tokenizer is None else tokenizer([request.query])[0][0],
             candidates_N=self._catalogue.rows([item for item in candidates if item not in left_out])
@@ -239,7 +237,10 @@ class BundleEngine:
         results: dict[int, Result] = {n: self._similar(p) for n, p in enumerate(batch) if p.request.verb == "similar"}
         rest = [n for n in range(len(batch)) if n not in results]
         left_BD = self._query_vectors([batch[n] for n in rest])
-        drawn = [self._draw_candidates(batch[n], left_D) for n, left_D in zip(rest, left_BD)]
+        contexts = scoring.batch_context_features([batch[n].request.state for n in rest])
+        drawn = [
+            self._draw_candidates(batch[n], left_D, context) for n, left_D, context in zip(rest, left_BD, contexts)
+        ]
         logits = self.graphs.logits(
             left_BD,
             [candidates.rows_N for candidates in drawn],
@@ -263,17 +264,18 @@ class BundleEngine:
             left_BD += self._profiles.vectors([prepared.profile for prepared in batch], size=vectors_ID.shape[1])
         return left_BD
 
-    def _draw_candidates(self, prepared: Prepared, left_D: Floats) -> _CandidateSet:
+    def _draw_candidates(self, prepared: Prepared, left_D: Floats, context: Mapping[str, float]) -> _CandidateSet:
         state, catalogue, settings = prepared.request.state, self._catalogue, self._candidate_settings
         scores = scoring.source_scores(state, left_D, catalogue, settings, query=prepared.request.query or "")
         proposed: dict[str, Ints] = {}
         rows_N = prepared.candidates_N
         if rows_N is None:
             proposed = self._propose(scores, prepared.excluded)
-            rows_N = np.unique(np.concatenate(list(proposed.values())))
-        features_NF = scoring.candidate_features(
-            state, prepared.context, rows_N, scores, catalogue, self._feature_names
-        )
+            drawn_I = np.zeros(len(self.item_ids), bool)
+            for rows in proposed.values():
+                drawn_I[rows] = True
+            rows_N = np.flatnonzero(drawn_I)
+        features_NF = scoring.candidate_features(state, context, rows_N, scores, catalogue, self._feature_names)
         return _CandidateSet(rows_N, features_NF, proposed)
 
     def _propose(self, scores: Mapping[str, Floats], excluded: Ints) -> dict[str, Ints]:
@@ -325,21 +327,23 @@ class BundleEngine:
         scores_N = self._order.scores(result.rows_N, result.logits_NH, values) if has_heads else result.logits_NH[:, 0]
         best = np.argsort(-scores_N, kind="stable")[: prepared.request.k]
         probabilities_N = self._probabilities(result) if has_heads else None
-        items = []
-        for n in best:
-            row = int(result.rows_N[n])
-            logits = dict(zip(self._heads, map(float, result.logits_NH[n]))) if has_heads else {}
-            items.append(
-                RankedItem(
-                    item_id=self.item_ids[row],
-                    title=self._items[row].get("title") or "",
-                    score=float(scores_N[n]),
-                    heads={head: float(values_N[n]) for head, values_N in values.items()},
-                    logits=logits,
-                    sources=[name for name, rows in result.proposed.items() if row in rows],
-                    probability=None if probabilities_N is None else float(probabilities_N[n]),
-                )
+        heads = {head: values_N[best].tolist() for head, values_N in values.items()}
+        logits = result.logits_NH[best].tolist()
+        scores = scores_N[best].tolist()
+        probabilities = [None] * len(best) if probabilities_N is None else probabilities_N[best].tolist()
+        proposed = {name: set(rows.tolist()) for name, rows in result.proposed.items()}
+        items = [
+            RankedItem(
+                item_id=self.item_ids[row],
+                title=self._items[row].get("title") or "",
+                score=scores[n],
+                heads={head: of_head[n] for head, of_head in heads.items()},
+                logits=dict(zip(self._heads, logits[n])) if has_heads else {},
+                sources=[name for name, rows in proposed.items() if row in rows],
+                probability=probabilities[n],
             )
+            for n, row in enumerate(result.rows_N[best].tolist())
+        ]
         best_probability = items[0].probability if items else None
         abstained = best_probability is not None and best_probability < self._policy.abstain_below
         return EngineResponse(

@@ -6,7 +6,7 @@ D vector size, F features, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from serving.sessions import Graph, Provider
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+# what one call of a graph computes at most, padding included: the memory of a batch is bounded by them
+MAX_TOKENS, MAX_EVENTS, MAX_CANDIDATES = 8_192, 8_192, 32_768
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,13 @@ class ModelGraphs:
         A history is the rows of its items [L] and their ratings [L].
         """
         left_BD = self.text_vectors(tokens, size=vectors_ID.shape[1])
-        with_history = [b for b, (rows_L, _) in enumerate(histories) if rows_L.size]
-        if with_history and self.user:
-            rows_BL, mask_BL = _pad([histories[b][0] for b in with_history])
-            left_BD[with_history] += self.user(
+        lengths = {b: len(rows_L) for b, (rows_L, _) in enumerate(histories) if rows_L.size}
+        for group in buckets(lengths, budget=MAX_EVENTS) if self.user else ():
+            rows_BL, mask_BL = _pad([histories[b][0] for b in group])
+            left_BD[group] += self.user(
                 {
                     "items_BLD": vectors_ID[rows_BL] * mask_BL[:, :, None].astype(np.float32),
-                    "ratings_BL": _pad([histories[b][1] for b in with_history])[0],
+                    "ratings_BL": _pad([histories[b][1] for b in group])[0],
                     "lengths_B": mask_BL.sum(1),
                 }
             )
@@ -74,26 +77,49 @@ class ModelGraphs:
     def text_vectors(self, tokens: Sequence[Ints | None], *, size: int) -> Floats:
         """[B, D] the vectors of some texts; zeros where there is none."""
         vectors_BD = np.zeros((len(tokens), size), np.float32)
-        present = [b for b, tokens_T in enumerate(tokens) if tokens_T is not None]
-        if present and self.text:
-            ids_BT, mask_BT = _pad([tokens[b] for b in present])
-            vectors_BD[present] = self.text({"input_ids": ids_BT, "attention_mask": mask_BT})
+        lengths = {b: len(tokens_T) for b, tokens_T in enumerate(tokens) if tokens_T is not None}
+        for group in buckets(lengths, budget=MAX_TOKENS) if self.text else ():
+            ids_BT, mask_BT = _pad([tokens[b] for b in group])
+            vectors_BD[group] = self.text({"input_ids": ids_BT, "attention_mask": mask_BT})
         return vectors_BD
 
     def logits(
         self, left_BD: Floats, candidates: Sequence[Ints], features: Sequence[Floats], vectors_ID: Floats, *, heads: int
     ) -> list[Floats]:
-        """[N, H] for each request, from one call of the scorer; shorter candidate lists are padded."""
-        widest = max(map(len, candidates), default=0)
-        if widest == 0:
-            return [np.zeros((0, heads), np.float32) for _ in candidates]
-        items_BCD = np.zeros((len(candidates), widest, vectors_ID.shape[1]), np.float32)
-        features_BCF = np.zeros((len(candidates), widest, features[0].shape[1]), np.float32)
-        for b, (rows_N, features_NF) in enumerate(zip(candidates, features)):
-            items_BCD[b, : len(rows_N)] = vectors_ID[rows_N]
-            features_BCF[b, : len(rows_N)] = features_NF
-        logits_BCH = self.scorer({"left_BD": left_BD, "items_BCD": items_BCD, "features_BCF": features_BCF})
-        return [logits_BCH[b, : len(rows_N)] for b, rows_N in enumerate(candidates)]
+        """[N, H] for each request; requests of about as many candidates share a call of the scorer, padded."""
+        out = [np.zeros((0, heads), np.float32) for _ in candidates]
+        lengths = {b: len(rows_N) for b, rows_N in enumerate(candidates) if len(rows_N)}
+        for group in buckets(lengths, budget=MAX_CANDIDATES):
+            shape = len(group), lengths[group[0]]
+            items_BCD = np.zeros((*shape, vectors_ID.shape[1]), np.float32)
+            features_BCF = np.zeros((*shape, features[group[0]].shape[1]), np.float32)
+            for row, b in enumerate(group):
+                items_BCD[row, : lengths[b]] = vectors_ID[candidates[b]]
+                features_BCF[row, : lengths[b]] = features[b]
+            logits_BCH = self.scorer({"left_BD": left_BD[group], "items_BCD": items_BCD, "features_BCF": features_BCF})
+            for row, b in enumerate(group):
+                out[b] = logits_BCH[row, : lengths[b]]
+        return out
+
+
+def buckets(lengths: Mapping[int, int], *, budget: int) -> list[list[int]]:
+    """The keys in groups of similar lengths, the longest first; the first of a group is its longest.
+
+    A group holds at most ``budget`` when padded, or one key, and pads at most a seventh of it: what it pads is
+    computed for nothing. A little more is allowed, because every group is a call of its own.
+    """
+    groups: list[list[int]] = []
+    used = 0
+    for key in sorted(lengths, key=lambda key: -lengths[key]):
+        if groups:
+            padded = lengths[groups[-1][0]] * (len(groups[-1]) + 1)
+            if padded <= budget and padded - used - lengths[key] <= max(padded / 7, budget / 64):
+                groups[-1].append(key)
+                used += lengths[key]
+                continue
+        groups.append([key])
+        used = lengths[key]
+    return groups
 
 
 def _pad(rows: Sequence[Any]) -> tuple[Ints, Ints]:

@@ -71,6 +71,11 @@ class FeatureLookup:
         return self._source.service if self._source else self._fields().service
 
     @property
+    def is_local(self) -> bool:
+        """Whether a lookup takes so little time that a batch can wait for it."""
+        return self._source is None or self._source.is_local
+
+    @property
     def lag_s(self) -> float | None:
         """Seconds from the watermark to now; None if the watermark is unknown or the store has no events."""
         return time.time() - self.watermark if self.watermark else None
@@ -87,7 +92,8 @@ class FeatureLookup:
         user = user or UserState()
         if history is not None and seen is None:
             seen = history.item_ids
-        state = FrozenState(
+        # not validated: they come from the store, and thousands of numbers per request would cost milliseconds
+        state = FrozenState.model_construct(
             at=at,
             history=user.history if history is None else history,
             seen=list(dict.fromkeys([*user.seen, *(seen or ())])),
@@ -95,11 +101,10 @@ class FeatureLookup:
             affinity=dict(user.affinity),
             profile=dict(user.profile),
             time_zone=user.time_zone,
+            item_features=self._columns,
         )
         if not ready:
             self._metrics.degraded.labels("features").inc()
-        # not validated: thousands of numbers per request would cost milliseconds
-        state = state.model_copy(update={"item_features": self._columns})
         return state, user.known if ready and user_id is not None else None, [] if ready else ["features"]
 
     def _user_state(self, user_id: str, at: float) -> UserState | None:

@@ -1,7 +1,8 @@
 """Reads Feast's online store, in this process or through Feast's feature server.
 
-``FeastLibrary`` reads it in this process, where importing Feast takes seconds and 345 MB; ``FeastBucket`` does so with
-a copy of a store in a bucket. ``FeastServer`` asks a feature server over HTTP. None of them retries or hides an error:
+``StoreFolder`` reads it in this process: a SQLite store directly (serving/features/sqlite_store.py), every other one
+through Feast's library, whose import takes seconds and 345 MB. ``FeastBucket`` does so with a copy of a store in a
+bucket. ``FeastServer`` asks a feature server over HTTP. None of them retries or hides an error:
 serving/features/lookup.py does.
 """
 
@@ -29,12 +30,11 @@ from rankline.features import transforms, watermark
 from rankline.features.profile import GIVEN, PROFILE, ProfileFields, given_values
 from rankline.io.files import read_json_object
 from rankline.runtime.bucket_workspace import BucketWorkspace
+from serving.features.sqlite_store import Columns, StoreReader, open_sqlite
 
 # Items per read: a read locks the store, and the lookups of users wait for it.
 _ITEMS_PER_READ = 200
 MAX_WAIT_S = 1.0  # of a request for the lookups before it
-
-Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class FeatureSource(ABC):
     """
 
     fields = ProfileFields()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a lookup takes so little time that a batch can wait for it."""
+        return False
 
     @property
     def service(self) -> str:
@@ -102,7 +107,8 @@ class FeatureSource(ABC):
         time_zone = profile.pop(TIME_ZONE, "") if self.fields.time_zone else ""
         return UserState(
             known=any(row.get(name) is not None for name in wanted) or bool(profile),
-            history=History(item_ids=items[:past], times=times[:past], ratings=ratings[:past]),
+            # not validated: the store's own values
+            history=History.model_construct(item_ids=items[:past], times=times[:past], ratings=ratings[:past]),
             seen=row.get("seen_items") or [],
             user_features={name: row.get(name) or 0.0 for name in transforms.USER},
             affinity=dict(zip(row.get("affinity_categories") or [], row.get("affinity_shares") or [])),
@@ -128,22 +134,21 @@ class FeatureSource(ABC):
         return {"item_id": ids, **columns}
 
 
-class FeastLibrary(FeatureSource):
+class StoreFolder(FeatureSource):
     """A store in a folder (feature_store.yaml, registry.db, online.db), read in this process."""
 
     def __init__(self, folder: Path, fields: ProfileFields = ProfileFields()) -> None:  # noqa: B008 (frozen)
         self._folder, self.fields = folder, fields
-        self._store: Any = None
+        self._reader: StoreReader | None = None
         self._opened_versions: object = None
-        self._references: dict[tuple[str, frozenset[str]], list[str]] = {}
-        self._lock = threading.Lock()  # one SQLite connection for all request threads
+        self._lock = threading.Lock()  # one connection for all request threads
 
     def for_fields(self, fields: ProfileFields) -> FeatureSource:
         """The store beside this one, whose folder is named like its feature service."""
-        return FeastLibrary(self._folder.with_name(fields.service), fields)
+        return type(self)(self._folder.with_name(fields.service), fields)
 
     def open(self) -> None:
-        """Import Feast and open the store, or reopen it after promotion replaced or refreshed it.
+        """Open the store, or reopen it after promotion replaced or refreshed it.
 
         Raises:
             ServerError: the folder has no store.
@@ -159,11 +164,19 @@ class FeastLibrary(FeatureSource):
         now = self._file_versions()
         if now == self._opened_versions:
             return
-        from rankline.runtime.lazy_imports import import_feast
-
-        store = import_feast().FeatureStore(repo_path=str(self._folder))
+        reader = self._open_reader()
         with self._lock:
-            self._store, self._opened_versions, self._references = store, now, {}
+            self._reader, self._opened_versions, old = reader, now, self._reader
+        if old is not None:
+            old.close()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is a file, read directly."""
+        return self._reader is not None and self._reader.is_local
+
+    def _open_reader(self) -> StoreReader:
+        return open_sqlite(self._folder, max_wait_s=MAX_WAIT_S) or FeastReader(self._folder)
 
     def changed(self) -> bool:
         """Whether promotion or materialization wrote the store since it was opened."""
@@ -186,23 +199,10 @@ class FeastLibrary(FeatureSource):
         if not self._lock.acquire(timeout=MAX_WAIT_S):
             raise TimeoutError(f"the lookup before this one has not ended within {MAX_WAIT_S:g} s")
         try:
-            key = (service, frozenset(entities))
-            if key not in self._references:
-                self._references[key] = self._feature_references(service, key[1])
-            columns = self._store.get_online_features(self._references[key], dict(entities)).to_dict()
+            assert self._reader is not None, "opened before it is read"
+            return self._reader.read(service, entities)
         finally:
             self._lock.release()
-        return {name: values for name, values in columns.items() if name not in entities}
-
-    def _feature_references(self, service: str, keys: frozenset[str]) -> list[str]:
-        """References of a service's stored features; on-demand features are computed by the engine."""
-        views = {view.name: view for view in self._store.list_feature_views()}
-        return [
-            f"{projection.name}:{feature.name}"
-            for projection in self._store.get_feature_service(service).feature_view_projections
-            if projection.name in views and keys.issuperset(views[projection.name].join_keys)
-            for feature in projection.features
-        ]
 
     def watermark(self) -> float | None:
         """The watermark in the store, or in watermark.json next to it."""
@@ -218,11 +218,55 @@ class FeastLibrary(FeatureSource):
 
     def _watermark_content(self) -> dict[str, Any]:
         with self._lock:
-            content = watermark.read_shared(self._store) if self._store is not None else None
+            content = self._reader.shared_watermark() if self._reader is not None else None
         return content or read_json_object(self._folder / watermark.FILE) or {}
 
 
-class FeastBucket(FeastLibrary):
+class FeastReader:
+    """Reads a store of any kind through Feast's library."""
+
+    is_local = False
+
+    def __init__(self, folder: Path) -> None:
+        from rankline.runtime.lazy_imports import import_feast
+
+        self._store: Any = import_feast().FeatureStore(repo_path=str(folder))
+        self._references: dict[tuple[str, frozenset[str]], list[str]] = {}
+
+    def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
+        """Read the features of a service whose views need only these entities."""
+        key = (service, frozenset(entities))
+        if key not in self._references:
+            self._references[key] = self._feature_references(service, key[1])
+        columns = self._store.get_online_features(self._references[key], dict(entities)).to_dict()
+        return {name: values for name, values in columns.items() if name not in entities}
+
+    def _feature_references(self, service: str, keys: frozenset[str]) -> list[str]:
+        """References of a service's stored features; on-demand features are computed by the engine."""
+        views = {view.name: view for view in self._store.list_feature_views()}
+        return [
+            f"{projection.name}:{feature.name}"
+            for projection in self._store.get_feature_service(service).feature_view_projections
+            if projection.name in views and keys.issuperset(views[projection.name].join_keys)
+            for feature in projection.features
+        ]
+
+    def shared_watermark(self) -> dict[str, Any] | None:
+        """The watermark that a store of several machines holds itself."""
+        return watermark.read_shared(self._store)
+
+    def close(self) -> None:
+        """Nothing: Feast's connections end with the store."""
+
+
+class FeastLibrary(StoreFolder):
+    """A store in a folder, always read through Feast's library."""
+
+    def _open_reader(self) -> StoreReader:
+        return FeastReader(self._folder)
+
+
+class FeastBucket(StoreFolder):
     """A store in a bucket, read in this process from a copy that follows it."""
 
     _FILES = ("feature_store.yaml", "registry.db", "online.db", watermark.FILE)

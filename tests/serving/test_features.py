@@ -207,14 +207,15 @@ def test_a_store_that_hangs_is_down_for_all_but_one(store: Path, monkeypatch: py
     lookup.refresh()
     assert lookup.state == "ready"
     resume, entered = threading.Event(), threading.Event()
-    answer = source._store.get_online_features
+    feast_store = source._reader._store  # type: ignore[union-attr]
+    answer = feast_store.get_online_features
 
     def hang(*arguments: Any) -> Any:
         entered.set()
         resume.wait(60)
         return answer(*arguments)
 
-    monkeypatch.setattr(source._store, "get_online_features", hang)
+    monkeypatch.setattr(feast_store, "get_online_features", hang)
     monkeypatch.setattr("serving.features.online_store.MAX_WAIT_S", 0.1)
     ask = functools.partial(lookup.look_up, "u1", at=NOON, history=None, seen=None)
     with ThreadPoolExecutor() as pool:
@@ -242,15 +243,12 @@ def test_features_of_a_new_catalogue_are_read_at_once() -> None:
 
 @pytest.mark.integration
 def test_the_server_reads_the_store_once_it_can(bundle: Bundle, store: Path, tmp_path: Path) -> None:
-    """Ready with degraded responses before Feast is imported, then with the store's features."""
+    """Its responses have the store's features as soon as the server says that it is ready to read them."""
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
 
         def recommend(**reads: object) -> dict[str, object]:
             return server.client.post("/v1/recommend", json={"k": 100, **reads}).json()  # type: ignore[no-any-return]
 
-        early = recommend(user_id="u1")
-        assert early["degraded"] == ["features"]
-        assert early["known_user"] is None
         ready = server.until("/readyz", lambda r: r.json()["features"]["state"] == "ready").json()
         assert ready["features"]["watermark"] == DAY.timestamp()
 

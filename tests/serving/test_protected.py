@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from rankline.model.bundle import Bundle
 from serving.api.app import create_app
 from serving.api.middleware import RequestLimits
+from serving.batching import BatchSettings
 from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
@@ -158,7 +159,7 @@ def test_probes_answer_while_every_worker_ranks_and_more_requests_are_refused() 
     app = create_app(manager, features, metrics, RequestLimits(max_pending=60))
     with TestClient(app) as client, ThreadPoolExecutor(70) as pool:
         pending = [pool.submit(client.post, "/v1/recommend", json={}) for _ in range(60)]
-        for _ in range(40):  # all of the threads that rank
+        for _ in range(BatchSettings().workers):  # all of the threads that rank
             assert engine.begun.acquire(timeout=30)
         try:
             for path in ("/livez", "/readyz", "/metrics", "/v1/model"):

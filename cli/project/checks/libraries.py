@@ -108,9 +108,9 @@ def onnxruntime(context: CheckContext) -> Iterator[Finding]:
         hint = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install -c constraints.lock onnxruntime-gpu"
         yield Finding("onnxruntime", "fail", f"{summary} share one folder", hint)
     elif builds:
-        import onnxruntime as ort
+        from rankline.runtime.lazy_imports import import_onnxruntime
 
-        imported_version = getattr(ort, "__version__", "nothing")
+        imported_version = getattr(import_onnxruntime(), "__version__", "nothing")
         if imported_version in builds.values():
             yield Finding("onnxruntime", "ok", summary)
         else:

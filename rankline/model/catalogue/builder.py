@@ -36,6 +36,7 @@ from rankline.model.catalogue_files import (
     catalogue_files,
     write_catalogue_manifest,
 )
+from rankline.runtime.lazy_imports import import_onnxruntime
 from rankline.runtime.progress import Progress
 from rankline.runtime.threads import session_threads
 from rankline.text import Tokenizer, batches_by_length, item_text
@@ -268,8 +269,7 @@ def load_vectors(folder: Path, precisions: dict[str, Precision]) -> dict[str, Fl
 
 def cpu_session(path: Path) -> Any:
     """An ONNX Runtime session on the CPU."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = session_threads()
     options.log_severity_level = 3
