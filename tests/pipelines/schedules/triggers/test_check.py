@@ -12,9 +12,9 @@ from pipelines.schedules.triggers.observation import FOLDER, Observation
 from pipelines.steps import STEPS
 from rankline.runtime import ledger
 from rankline.runtime.step_cache import StepCache, cache_key
-from tests.pipelines.schedules.test_daemon import FixedClock
+from tests.pipelines.schedules.test_daemon import FixedClock, until
 from tests.pipelines.schedules.triggers.live_shop import LiveShop
-from tests.pipelines.schedules.triggers.test_needs import running, until
+from tests.pipelines.schedules.triggers.test_needs import running
 
 TRAINED = 28  # days
 
