@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ def randomize_weights(encoder: Path, folder: Path, *, seed: int) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
-    AutoModel.from_config(AutoConfig.from_pretrained(encoder)).save_pretrained(folder)
+    encoder_class: Any = AutoModel  # its from_config is not typed
+    encoder_class.from_config(AutoConfig.from_pretrained(encoder)).save_pretrained(folder)
     shutil.copyfile(encoder / "tokenizer.json", folder / "tokenizer.json")
     original, written = (json.loads((each / "config.json").read_text()) for each in (encoder, folder))
     if "text_pooling" in original:

@@ -44,7 +44,14 @@ def write(folder: Path, *, titles: list[str], histories: list[list[str]], reques
     parquet.write_table(
         pa.table({"item_ids": pa.array(histories, pa.list_(pa.string()))}), folder / "sequences.parquet"
     )
-    row = {"user_id": None, "query": None, "history_items": [], "seen": [], "targets": [], "split": "test"}
+    row: dict[str, Any] = {
+        "user_id": None,
+        "query": None,
+        "history_items": [],
+        "seen": [],
+        "targets": [],
+        "split": "test",
+    }
     rows = [{**row, "request_id": f"r{n}", **each} for n, each in enumerate(requests)]
     schema = pa.schema(
         [(name, pa.string()) for name in ("request_id", "user_id", "query", "split")]
