@@ -62,8 +62,10 @@ class ModelGraphs:
         A history is the rows of its items [L] and their ratings [L].
         """
         left_BD = self.text_vectors(tokens, size=vectors_ID.shape[1])
+        if self.user is None:
+            return left_BD
         lengths = {b: len(rows_L) for b, (rows_L, _) in enumerate(histories) if rows_L.size}
-        for group in buckets(lengths, budget=MAX_EVENTS) if self.user else ():
+        for group in buckets(lengths, budget=MAX_EVENTS):
             rows_BL, mask_BL = _pad([histories[b][0] for b in group])
             left_BD[group] += self.user(
                 {
@@ -77,8 +79,10 @@ class ModelGraphs:
     def text_vectors(self, tokens: Sequence[Ints | None], *, size: int) -> Floats:
         """[B, D] the vectors of some texts; zeros where there is none."""
         vectors_BD = np.zeros((len(tokens), size), np.float32)
+        if self.text is None:
+            return vectors_BD
         lengths = {b: len(tokens_T) for b, tokens_T in enumerate(tokens) if tokens_T is not None}
-        for group in buckets(lengths, budget=MAX_TOKENS) if self.text else ():
+        for group in buckets(lengths, budget=MAX_TOKENS):
             ids_BT, mask_BT = _pad([tokens[b] for b in group])
             vectors_BD[group] = self.text({"input_ids": ids_BT, "attention_mask": mask_BT})
         return vectors_BD

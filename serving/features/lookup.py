@@ -19,7 +19,8 @@ from rankline.errors import ServerError
 from rankline.features.profile import ProfileFields
 from rankline.io.files import first_line
 from rankline.users.hashing import UserKey
-from serving.features.online_store import Columns, FeatureSource, UserState
+from serving.features.online_store import FeatureSource, UserState
+from serving.features.sqlite_store import Columns
 from serving.metrics import Metrics
 
 log = logging.getLogger("rankline.serving")

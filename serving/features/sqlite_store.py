@@ -47,9 +47,9 @@ def open_sqlite(folder: Path, *, max_wait_s: float) -> SqliteReader | None:
     if not isinstance(settings, dict) or "${" in text:  # a variable of the environment, which Feast replaces
         return None
     online, registry = settings.get("online_store"), settings.get("registry")
-    is_plain = isinstance(online, dict) and set(online) == {"type", "path"} and online["type"] == "sqlite"
-    is_plain = is_plain and isinstance(registry, str) and "://" not in registry
-    if not is_plain or settings.get("entity_key_serialization_version", 3) != 3:
+    if not isinstance(online, dict) or set(online) != {"type", "path"} or online["type"] != "sqlite":
+        return None
+    if not isinstance(registry, str) or "://" in registry or settings.get("entity_key_serialization_version", 3) != 3:
         return None
     return SqliteReader(folder / online["path"], folder / registry, project=settings["project"], max_wait_s=max_wait_s)
 
