@@ -1,8 +1,8 @@
 """What ranks: the fusion of the sources, the best of them, their fitted mix, or the scorer that learns on from it.
 
-Each is judged on requests that it did not see, and a more complex one is taken only where it is better by more than a
-standard error of the paired difference. So a model is never below its best source or the fusion by more than chance,
-however few its requests.
+Each is judged on requests that it did not see. The mix serves unless another is better by more than two standard errors
+of the paired difference: its weights are drawn towards the fusion's, so with few requests it is nearly the fusion, and
+a choice among the others by few requests is mostly chance.
 
 Shapes: R requests, F features.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,9 @@ Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Kind = Literal["fusion", "source", "mix", "scorer"]
-KINDS: tuple[Kind, ...] = get_args(Kind)  # from simple to complex
-MIN_REQUESTS = {"fusion": 0, "source": 5, "mix": 10, "scorer": 100}  # with fewer it never wins, so it is not tried
+ALTERNATIVES: tuple[Kind, ...] = ("fusion", "source", "scorer")  # to the mix
+MIN_REQUESTS = {"fusion": 0, "source": 5, "mix": 5, "scorer": 100}  # with fewer it is not tried
+STANDARD_ERRORS = 2.0
 Train = Callable[[Floats, Ints], Scorer]  # from what the scorer begins at, without some rows
 
 
@@ -65,9 +66,9 @@ def begin(kind: Kind, inputs: ScorerInputs, excluded_rows: Ints = NO_ROWS) -> Fl
 
 
 def choose(inputs: ScorerInputs, config: DistillConfig, *, device: torch.device, progress: Progress) -> Choice:
-    """Choose what ranks by cross-validation over the requests; a tie goes to the simpler."""
+    """Choose what ranks by cross-validation over the requests."""
     requests = len(scorer.usable_rows(inputs.table))
-    kinds = [kind for kind in KINDS if requests >= MIN_REQUESTS[kind]]
+    kinds = [kind for kind in ("mix", *ALTERNATIVES) if requests >= MIN_REQUESTS[kind]]
     if config.scorer_choice != "auto":
         kinds = [config.scorer_choice] if requests >= MIN_REQUESTS[config.scorer_choice] else ["fusion"]
     if kinds == ["fusion"]:
@@ -87,8 +88,9 @@ def choose(inputs: ScorerInputs, config: DistillConfig, *, device: torch.device,
 
 
 def _clearly_better(difference_R: Scores) -> bool:
-    """Whether the mean difference exceeds its standard error."""
-    return bool(difference_R.mean() > difference_R.std(ddof=1) / np.sqrt(len(difference_R)))
+    """Whether the mean difference exceeds two of its standard errors."""
+    standard_error = difference_R.std(ddof=1) / np.sqrt(len(difference_R))
+    return bool(difference_R.mean() > STANDARD_ERRORS * standard_error)
 
 
 def _out_of_fold(kind: Kind, inputs: ScorerInputs, config: DistillConfig, train: Train) -> Scores:

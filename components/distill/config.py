@@ -114,8 +114,8 @@ class DistillConfig(FrozenModel):
     scorer_choice: Literal["auto", "fusion", "source", "mix", "scorer"] = Field(
         "auto",
         description="What ranks: plain fusion of the sources, the best single one, their weights fitted to the "
-        "validation requests, or the scorer that learns on from there. auto takes what is better on requests that it "
-        "did not see, and the simpler one in a tie.",
+        "validation requests, or the scorer that learns on from there. auto takes the "
+        "fitted weights unless another is clearly better on requests that it did not see.",
     )
     scorer_folds: int = Field(3, ge=2, description="Folds of the requests by which auto chooses what ranks.")
     scorer_epochs: int = Field(20, ge=1, description="Passes over the validation requests for the scorer.")
