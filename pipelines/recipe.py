@@ -92,14 +92,13 @@ def list_settings(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
 
 
 def _settings_of(prefix: str, config: FrozenModel) -> Iterator[tuple[str, Any, str]]:
+    plain = config.model_dump()  # labels and gates are models, too
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(value, FrozenModel):
             yield from _settings_of(f"{prefix}.{name}", value)
         else:
-            if isinstance(value, dict):  # of models, such as ingest.labels
-                value = {k: each.model_dump() if isinstance(each, FrozenModel) else each for k, each in value.items()}
-            yield f"{prefix}.{name}", value, info.description or ""
+            yield f"{prefix}.{name}", plain[name], info.description or ""
 
 
 def step_settings(recipe: Recipe, workspace: str) -> dict[str, dict[str, Any]]:

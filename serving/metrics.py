@@ -66,6 +66,16 @@ class Metrics:
             "Seconds since the model registry was last read; 0 for a server that follows none",
             registry=self.registry,
         )
+        self._add_batching()
+        self._served: list[tuple[str, ...]] = []
+        # alerts need these series to exist from the start
+        for outcome in ("swapped", "refused"):
+            self.swaps.labels(outcome)
+        for reason in ("full", "deadline", "caller_gone"):
+            self.dropped.labels(reason)
+        self.degraded.labels("features")
+
+    def _add_batching(self) -> None:
         self.queue = Gauge("rankline_queue_length", "Requests that wait for a batch", registry=self.registry)
         self.batch_size = Histogram(
             "rankline_batch_size", "Requests answered together", buckets=_BATCHES, registry=self.registry
@@ -84,13 +94,6 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self._served: list[tuple[str, ...]] = []
-        # alerts need these series to exist from the start
-        for outcome in ("swapped", "refused"):
-            self.swaps.labels(outcome)
-        for reason in ("full", "deadline", "caller_gone"):
-            self.dropped.labels(reason)
-        self.degraded.labels("features")
 
     def set_watermark(self, service: str, watermark: float | None) -> None:
         """Set the watermark of a feature service; the lag is computed from it when metrics are read.

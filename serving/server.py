@@ -213,6 +213,12 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.max_body_mb,
         help="largest body of a request in MiB; a larger one gets 413 (default %(default)s)",
     )
+    _add_batching(add, defaults)
+    add("--ready-file", type=Path, help="write {url, pid, model_id} to this file once requests are answered")
+    return parser
+
+
+def _add_batching(add: Any, defaults: Settings) -> None:
     add(
         "--workers",
         type=_at_least_one,
@@ -238,8 +244,6 @@ def _parser() -> argparse.ArgumentParser:
         help="longest time of a request, unless its X-Request-Timeout-Ms is shorter; then it gets 503 "
         "(default %(default)s)",
     )
-    add("--ready-file", type=Path, help="write {url, pid, model_id} to this file once requests are answered")
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:

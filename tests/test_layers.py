@@ -68,7 +68,9 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
 
     def walk(module: str, trail: list[str]) -> None:
         if module in trail:
-            trails.append(" -> ".join([*trail[trail.index(module) :], module]))
+            cycle = trail[trail.index(module) :]
+            first = cycle.index(min(cycle))  # a cycle has one name, wherever the walk came into it
+            trails.append(" -> ".join([*cycle[first:], *cycle[:first], cycle[first]]))
         elif module not in finished:
             for name in sorted(graph[module]):
                 walk(name, [*trail, module])

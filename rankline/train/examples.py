@@ -336,10 +336,10 @@ def _pad_requests(
     lengths_R = np.zeros(count, np.int64)
     at = requests["at"].to_numpy()
     for r in range(count):
-        lengths_R[r] = kept = len(history[r][-length:])
-        items_RL[r, :kept] = history[r][-length:]
-        ratings_RL[r, :kept] = transforms.stars(ratings[r][-length:])
-        ages_RL[r, :kept] = np.log1p(np.maximum((at[r] - times[r][-length:]) / 3600, 0))
+        lengths_R[r] = events = len(history[r][-length:])
+        items_RL[r, :events] = history[r][-length:]
+        ratings_RL[r, :events] = transforms.stars(ratings[r][-length:])
+        ages_RL[r, :events] = np.log1p(np.maximum((at[r] - times[r][-length:]) / 3600, 0))
     numbers = {name: _numbers(requests, name) for name in (*transforms.USER, *transforms.CONTEXT)}
     weighted = "target_weights" in requests.column_names and count and requests["target_weights"][0].is_valid
     gains_of = _number_lists(requests["target_weights"], np.float32) if weighted else []

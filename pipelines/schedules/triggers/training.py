@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipelines.runs import folder as runs
+from rankline.io.files import read_json_object
 from rankline.runtime import ledger, outcomes
 from rankline.runtime.run_summary import why_started
 from rankline.runtime.steps import Flow
@@ -36,7 +37,7 @@ def last_training(workspace: Path, *, recipe: str, flow: Flow) -> Training | Non
             continue
         with contextlib.suppress(KeyError, TypeError, ValueError):  # a run of another version
             last = datetime.fromisoformat(ingest.result["event_time"]["last"]) + timedelta(microseconds=1)
-            end = runs.read_json_object(folder / runs.RECIPE).get("ingest", {}).get("window_end")
+            end = read_json_object(folder / runs.RECIPE).get("ingest", {}).get("window_end")
             data_end = max(last, datetime.fromisoformat(end)) if end else last
             return Training(folder.name, data_end, int(ingest.result["rows"]["events"]), why_started(folder))
     return None
