@@ -1,8 +1,8 @@
 """What the steps of a run say of it themselves: the verdict with its numbers, the error of a failed step, the model.
 
-The API knows none of that. Three places do, and the first that answers is asked: the run's ledger, where the cluster's
-workspace is mounted here; the last line that the step printed, through the API's log endpoint; and, for a pod that was
-killed or never began, Kubernetes.
+The API knows none of that. Four places do, and the first that answers is asked: the run's ledger, where the cluster's
+workspace is mounted here; the last line that the step printed, through the API's log endpoint; for a pod that was
+killed or never began, Kubernetes; and for a verdict the model registry.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.log_hint import log_hint, pods_are_gone
+from pipelines.kubeflow.model_ids import recorded_verdict
 from pipelines.kubeflow.nodes import latest_pods, never_began, step_pods
 from pipelines.kubeflow.packed_runs import add_parts
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
@@ -89,6 +90,8 @@ class RunReporter:
         decision: dict[str, Any] = next(
             (step["result"] for step in summary["steps"] if step["step"] in DECIDING_STEPS), {}
         )
+        if has_verdict(summary["outcome"]) and not decision:  # its pod is gone
+            decision = recorded_verdict(self.cluster, self.package.context(run.run_id), run.run_id)
         if has_verdict(summary["outcome"]) and decision:
             summary["verdict"] = decision.get("sentence") or summary["verdict"]
             summary["reasons"] = decision.get("failures", [])

@@ -19,6 +19,7 @@ from pipelines.kubeflow.runs import ClusterRuns, follow
 from pipelines.runs.runner import exit_code
 from rankline.errors import RanklineError, StaleEvidence, UsageError
 from rankline.io.storage import open_filesystem
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.ledger import Entry, write_entry
 from rankline.runtime.run_summary import KubeflowEnd, note_cancelled, summarize
 from rankline.runtime.steps import FLOWS
@@ -359,6 +360,21 @@ def test_a_refusal_names_the_gates_with_their_numbers(recorded: Kubeflow, cluste
     assert summary["model_id"] == "0123456789abcdef"
     shown = in_words(recorded, "runs", "show", run).output
     assert "refused after 6:37: ndcg@10 is 0.4123, and at least 0.99 is required.\nnot met: floor ndcg@10\n" in shown
+
+
+def test_once_its_pod_is_gone_the_verdict_is_that_of_the_registry(
+    recorded: Kubeflow, cluster: Cluster, tmp_path: Path
+) -> None:
+    run = replay(recorded, "run-refused", storage={"repository": str(tmp_path / "repository")})
+    recorded.api.logs = False
+    assert ClusterRuns(cluster).show(run)["reasons"] == []
+    models, details = ModelRegistry(str(tmp_path / "repository")), {"outcome": "refused", "failures": ["floor ndcg@10"]}
+    for run_id, sentence in (("another", "It is worse."), (run, "ndcg@10 is 0.4123."), ("a later one", "It is worse.")):
+        models.append("rejected", "0123456789abcdef", who="decide", why=sentence, run_id=run_id, details=details)
+    summary = ClusterRuns(cluster).show(run)
+    assert (summary["verdict"], summary["reasons"]) == ("ndcg@10 is 0.4123.", ["floor ndcg@10"])
+    assert (summary["outcome"], summary["model_id"]) == ("refused", "0123456789abcdef")
+    assert "not met: floor ndcg@10" in in_words(recorded, "runs", "show", run).output
 
 
 def test_a_reused_step_and_the_second_life_of_a_killed_pod_are_shown(recorded: Kubeflow, cluster: Cluster) -> None:
