@@ -32,11 +32,11 @@ __all__ = ["RECIPES", "Recipe", "change", "change_of", "load_for_display", "name
 SMOKE_SIZE = Resources(memory="3Gi")  # so that a node of two processors and little memory runs it
 
 
-def near_strongest(margin: float, *, metric: str = "ndcg@10") -> tuple[NotWorse, ...]:
-    """The gate of recipes whose requests are few, or whose data nobody has seen: not proven worse than the strongest
-    baseline by more than a margin.
+def near_strongest(margin: float, *, metric: str = "ndcg@10", proven: bool = False) -> tuple[NotWorse, ...]:
+    """A gate: the candidate is not worse than the strongest baseline by more than a margin.
 
-    Where it is neither proven nor refuted, the candidate passes, and the verdict says so.
+    Where that is neither proven nor refuted the candidate passes, and the verdict says so, unless it has to be
+    ``proven``. That is for recipes whose requests are few, or whose data nobody has seen.
     """
     return (
         NotWorse(
@@ -46,7 +46,7 @@ def near_strongest(margin: float, *, metric: str = "ndcg@10") -> tuple[NotWorse,
             than=STRONGEST,
             margin=margin,
             min_requests=2,
-            when_insufficient="allow",
+            when_insufficient="refuse" if proven else "allow",
         ),
     )
 
@@ -108,7 +108,8 @@ def movielens() -> Recipe:
         export=ExportConfig(recipe="movielens", catalogue="movielens"),
         decide=DecideConfig(
             floors={"ndcg@10": 0.08},
-            must_beat=["strongest", "popularity", "fresh_popularity"],
+            must_beat=["popularity", "fresh_popularity", "item_knn_decay"],
+            gates=near_strongest(0.05, proven=True),
             margin=0.15,
             min_requests=500,
         ),
