@@ -28,6 +28,7 @@ DISCOUNTS = 1.0 / np.log2(np.arange(2, 12))
 FUSION_WEIGHTS = {"towers": 1.0, "covisit": 1.0, "words": 1.0, "bm25": 3.0}
 POPULAR_WITHOUT_QUERIES, POPULAR_WITH_BOTH, POPULAR_WITHOUT_USERS = 3.0, 1.0, 0.0
 RIDGE = 1.0  # of the fitted weights, in standard deviations: as much as the loss of a few requests
+LEAST_SPREAD = 0.01  # of a source: one that hardly tells candidates apart gets no enormous weight
 STEPS = 50  # of L-BFGS: the loss is convex
 
 
@@ -71,7 +72,8 @@ def fitted(table: CandidateTable, names: FeatureNames) -> Floats:
     if not usable:
         return begin_F
     inputs_RCS, real_RC, wanted_RC = _padded(table, usable, columns)
-    scale_S = torch.from_numpy(np.maximum(np.concatenate([table.features[r] for r in usable]).std(0)[columns], 1e-6))
+    spread_S = np.concatenate([table.features[r] for r in usable]).std(0)[columns]
+    scale_S = torch.from_numpy(np.maximum(spread_S, LEAST_SPREAD))
     start_S = torch.from_numpy(begin_F[columns]) * scale_S
     weights_S = start_S.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS([weights_S], max_iter=STEPS, line_search_fn="strong_wolfe")

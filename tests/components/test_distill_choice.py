@@ -119,6 +119,14 @@ def test_a_tie_goes_to_the_mix_which_few_requests_leave_near_the_fusion() -> Non
     assert mixing.fitted(drawn(0, 0, strength={}).table, NAMES).tolist() == mixing.fusion(NAMES).tolist()
 
 
+@pytest.mark.parametrize("spread", [1e-6, 1e-4, 1e-3])
+def test_a_source_that_hardly_tells_candidates_apart_gets_no_enormous_weight(spread: float) -> None:
+    inputs, column = drawn(200, 1, strength=ALIKE), NAMES.columns.index(mixing.SOURCE_ORDER["popular"])
+    for features_NF in inputs.table.features:
+        features_NF[:, column] *= spread
+    assert abs(mixing.fitted(inputs.table, NAMES)[column]) < 300
+
+
 def test_one_good_source_among_noise_gets_the_weight() -> None:
     what = chosen(drawn(60, 0, strength={"covisit": 50.0}))
     assert min(what.quality["source"], what.quality[what.kind]) > 0.99 > what.quality["fusion"]

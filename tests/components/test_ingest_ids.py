@@ -112,7 +112,7 @@ def test_ids_that_become_the_same_are_duplicates(tmp_path: Path) -> None:
 
 
 def test_only_known_normalisations_are_settings() -> None:
-    with pytest.raises(ValidationError, match="there are accents, blanks, case"):
+    with pytest.raises(ValidationError, match="there are accents, blanks, guid, case"):
         Columns(normalise_ids=("upper",))
 
 

@@ -35,7 +35,7 @@ def test_the_served_model_has_no_user_tower(answers: SmokeRun) -> None:
     assert all(precision.user is None for precision in bundle.manifest.precisions.values())
     assert not (bundle.folder / "user.onnx").exists()
     assert bundle.manifest.features.sources == [
-        "towers_behind_best", "popular_behind_best", "towers_score", "bm25_share", "bm25_log",
+        "towers_behind_best", "popular_share", "popular_behind_best", "towers_score", "bm25_share", "bm25_log",
     ]  # fmt: skip
 
 

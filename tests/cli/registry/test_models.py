@@ -54,7 +54,7 @@ def test_the_runs(smoke: SmokeRun) -> None:
     for step in TRAINING_STEPS:
         assert f"\n{step} " in shown
     assert "promoted: " in shown
-    for page in ("data report", "evaluation report", "verdict"):
+    for page in ("data report", "evaluation report", "evidence for the verdict"):
         path = next(line for line in shown.splitlines() if line.startswith(f"{page}: ")).split(": ")[1]
         assert Path(path).is_file()
     shown = json.loads(run_cli("runs", "show", "-w", smoke.workspace, "--json"))
