@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from rankline.io.sql import identifier
+from rankline.errors import RanklineError
+from rankline.io.sql import fetch_row, identifier
 from rankline.labels import Label
 
 ColumnOf = Callable[[str], str]  # name of a label -> SQL of its values
@@ -13,6 +15,29 @@ ColumnOf = Callable[[str], str]  # name of a label -> SQL of its values
 def counts(column: str, label: Label) -> str:
     """Whether the values of a label count; null where there is none."""
     return f"{column} > 0" if label.at_least is None else f"{column} >= {label.at_least!r}"
+
+
+def quantile_limit(
+    db: Any, name: str, share: float, *, value: str, rows: str, error: type[RanklineError], where: str = ""
+) -> float | None:
+    """The value of a label at a quantile of ``rows``, such as `logged WHERE …`; ``where`` names these in words.
+
+    None where no row has a value.
+
+    Raises:
+        RanklineError: it is the smallest value, so that every value counts; of the type ``error``.
+    """
+    limit: float | None
+    limit, low = fetch_row(db, f"SELECT quantile_disc({value}, {share}), min({value}) FROM {rows}")
+    if limit is not None and limit == low:
+        raise error(
+            f"every value of the label {name} counts{where}",
+            expected=f"a quantile of {name} above its smallest value, so that some events do not count",
+            found=f"{limit:g}, the smallest value{where}, at the quantile {share:g}",
+            where=f"ingest.labels.{name}.at_quantile",
+            hint=f"raise it, or set ingest.labels.{name}.at_least",
+        )
+    return limit
 
 
 def is_against(labels: Mapping[str, Label], column_of: ColumnOf = identifier) -> str:

@@ -14,7 +14,6 @@ from components.featurize.feedback import Labels, label_column
 from components.featurize.split import quantile_cuts
 from rankline import label_sql
 from rankline.errors import ValidationFailed
-from rankline.io.sql import fetch_row
 from rankline.labels import FEEDBACK, Label
 
 HELD_OUT = 2  # events of each user, by leave_last_out
@@ -34,17 +33,10 @@ def fit(db: Any, labels: Labels, config: FeaturizeConfig) -> tuple[Labels, Featu
         config = config.model_copy(update=_cut(db, config))
     limits: dict[str, float] = {}
     for name, share in labels.quantiles.items():
-        value = label_column(name)
-        query = f"SELECT quantile_disc({value}, {share}), min({value}) FROM logged WHERE {_is_trained_on(config)}"
-        limit, low = fetch_row(db, query)
-        if limit is not None and limit == low:
-            raise ValidationFailed(
-                f"every value of the label {name} counts in training",
-                expected=f"a quantile of {name} above its smallest value, so that some events do not count",
-                found=f"{limit:g}, the smallest value, at the quantile {share:g} of the training events",
-                where=f"ingest.labels.{name}.at_quantile",
-                hint=f"raise it, or set ingest.labels.{name}.at_least",
-            )
+        limit = label_sql.quantile_limit(
+            db, name, share, value=label_column(name), rows=f"logged WHERE {_is_trained_on(config)}",
+            error=ValidationFailed, where=" in training",
+        )  # fmt: skip
         limits |= {name: limit} if limit is not None else {}
     fitted = replace(labels, declared=_limited(labels.declared, limits), effective=_limited(labels.effective, limits))
     db.execute(f"UPDATE logged SET {FEEDBACK} = {label_sql.feedback(fitted.effective, label_column)}")

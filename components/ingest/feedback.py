@@ -35,16 +35,9 @@ def _resolved(db: Any, name: str, label: Label) -> Label:
     """A label with its limit and scale as the data has them."""
     column, changes = identifier(name), dict[str, Any]()
     if label.at_quantile is not None:
-        query = f"SELECT quantile_disc({column}, {label.at_quantile}), min({column}) FROM window_events"
-        limit, low = fetch_row(db, query)
-        if limit is not None and limit == low:
-            raise SourceError(
-                f"every value of the label {name} counts",
-                expected=f"a quantile of {name} above its smallest value, so that some events do not count",
-                found=f"{limit:g}, the smallest value, at the quantile {label.at_quantile:g}",
-                where=f"ingest.labels.{name}.at_quantile",
-                hint=f"raise it, or set ingest.labels.{name}.at_least",
-            )
+        limit = label_sql.quantile_limit(
+            db, name, label.at_quantile, value=column, rows="window_events", error=SourceError
+        )
         changes = {"at_least": limit, "at_quantile": None}
     if label.type == "graded" and label.scale is None:
         low, high = fetch_row(db, f"SELECT min({column}), max({column}) FROM window_events")

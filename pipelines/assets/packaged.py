@@ -153,7 +153,7 @@ def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> 
 
     Raises:
         UsageError: there is no such asset, or nothing says where its files are.
-        SourceError: its package cannot be downloaded, or its folder lacks a file.
+        SourceError: its package cannot be downloaded, or a file of its folder is missing.
         IntegrityError: a file has another digest than expected.
     """
     folder = asset_folder(name, workspace)

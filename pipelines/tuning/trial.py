@@ -68,7 +68,7 @@ def run_trial(
 
     Raises:
         TrialFailed: a step failed.
-        TrialStopped: ``stop`` said so.
+        TrialStopped: ``stop`` returned true.
     """
     folder = new_run_folder(workspace, f"{recipe.name}-trial-{number}")
     write_json(folder / RECIPE, as_dict(recipe))

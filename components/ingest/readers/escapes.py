@@ -4,10 +4,10 @@ While a file is split into records, an escaped character is a character of Unico
 quotes nor separates. Afterwards it becomes what it stands for.
 """
 
-import io
 import re
 from typing import Any
 
+from components.ingest.readers.stream import ConvertedStream
 from rankline.io.sql import literal
 
 PRIVATE = 0xE000  # an escaped character is this much further up
@@ -18,33 +18,21 @@ _PLAIN = "".join(CONTROLS.get(chr(code), chr(code) if code else " ") for code in
 _TO_PLAIN = str.maketrans(_ESCAPED, _PLAIN)
 
 
-class EscapedStream(io.RawIOBase):
+class EscapedStream(ConvertedStream):
     """A stream of UTF-8 in which every escaped ASCII character is replaced by its private one."""
 
     def __init__(self, stream: Any, escape: str) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._pattern = re.compile(re.escape(escape.encode()) + rb"([\x00-\x7f])")
-        self._escape = escape.encode()
-        self._buffer = self._rest = b""
+        self._escape, self._rest = escape.encode(), b""
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._buffer:
-            block = self._stream.read(len(buffer))
-            if not block:
-                self._buffer, self._rest = self._rest, b""
-                break
-            block = self._rest + block
-            trailing = len(block) - len(block.rstrip(self._escape))
-            cut = len(block) - trailing % 2  # the last escape sign belongs to the next block's first character
-            self._rest = block[cut:]
-            self._buffer = self._pattern.sub(lambda match: chr(PRIVATE + match[1][0]).encode(), block[:cut])
-        count = min(len(buffer), len(self._buffer))
-        buffer[:count] = self._buffer[:count]
-        self._buffer = self._buffer[count:]
-        return count
+    def convert(self, block: bytes) -> bytes:
+        text = self._rest + block
+        trailing = len(text) - len(text.rstrip(self._escape))
+        # the last escape sign belongs to the next block's first character
+        cut = len(text) - (trailing % 2 if block else 0)
+        self._rest = text[cut:]
+        return self._pattern.sub(lambda match: chr(PRIVATE + match[1][0]).encode(), text[:cut])
 
 
 def plain(text: str) -> str:

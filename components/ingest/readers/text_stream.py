@@ -9,6 +9,7 @@ from typing import IO, Any
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding, is_utf8
 from components.ingest.readers.escapes import EscapedStream
 from components.ingest.readers.parts import truncated_error
+from components.ingest.readers.stream import ConvertedStream
 from rankline.errors import SourceError
 from rankline.io.sources import COMPRESSION_SUFFIXES, File
 
@@ -23,54 +24,30 @@ SEPARATOR = "\x1f"  # stands for a delimiter of several characters
 NUL = "NUL bytes"  # the reason for which a row with such a byte is rejected
 
 
-class Utf8Stream(io.RawIOBase):
+class Utf8Stream(ConvertedStream):
     """A stream of bytes in any encoding as UTF-8; what cannot be decoded becomes U+FFFD."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)("replace")
-        self._buffer = b""
-        self._at_end = False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._buffer and not self._at_end:
-            block = self._stream.read(SAMPLE_BYTES)
-            self._at_end = not block
-            self._buffer = self._decoder.decode(block, self._at_end).encode()
-        count = min(len(buffer), len(self._buffer))
-        buffer[:count] = self._buffer[:count]
-        self._buffer = self._buffer[count:]
-        return count
+    def convert(self, block: bytes) -> bytes:
+        return self._decoder.decode(block, not block).encode()
 
 
-class SeparatedStream(io.RawIOBase):
+class SeparatedStream(ConvertedStream):
     """A stream of UTF-8 in which one character stands for a delimiter of several."""
 
     def __init__(self, stream: Any, delimiter: str) -> None:
-        self._stream = stream
-        self._delimiter = delimiter.encode()
-        self._buffer = self._rest = b""
+        super().__init__(stream)
+        self._delimiter, self._rest = delimiter.encode(), b""
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._buffer:
-            block = self._stream.read(len(buffer))
-            *before, last = (self._rest + block).split(self._delimiter)
-            begins = [last.endswith(self._delimiter[:size]) for size in range(len(self._delimiter))]
-            held = max(size for size, begun in enumerate(begins) if begun) if block else 0
-            self._rest = last[len(last) - held :]  # may be the beginning of another delimiter
-            self._buffer = SEPARATOR.encode().join([*before, last[: len(last) - held]])
-            if not block:
-                break
-        count = min(len(buffer), len(self._buffer))
-        buffer[:count] = self._buffer[:count]
-        self._buffer = self._buffer[count:]
-        return count
+    def convert(self, block: bytes) -> bytes:
+        *before, last = (self._rest + block).split(self._delimiter)
+        begins = [last.endswith(self._delimiter[:size]) for size in range(len(self._delimiter))]
+        rest = max(size for size, begun in enumerate(begins) if begun) if block else 0
+        self._rest = last[len(last) - rest :]  # may be the beginning of another delimiter
+        return SEPARATOR.encode().join([*before, last[: len(last) - rest]])
 
 
 def decompressed(file: File, stored: IO[bytes]) -> Any:
