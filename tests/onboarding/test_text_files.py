@@ -104,6 +104,14 @@ def test_delimiters_of_several_characters(tmp_path: Path, sign: str) -> None:
     assert (list(table.columns), table.rows) == (["user_id", "item_id", "timestamp"], 40)
 
 
+@pytest.mark.parametrize("files", [(), ("delimiter=::",)])
+def test_what_stands_for_a_delimiter_may_not_be_in_the_file(tmp_path: Path, files: tuple[str, ...]) -> None:
+    text = log().replace(",", "::").replace("i1::", "i\x1f1::", 1)
+    with pytest.raises(SourceError, match="the one that stands for it") as error:
+        survey(str(write(tmp_path, {"log.dat": text})), files=files)
+    assert "tr -d" in error.value.hint
+
+
 def test_empty_values_are_no_delimiter_of_two_bars(tmp_path: Path) -> None:
     rows = "".join(f"{n}|A thing (1995)|01-Jan-1995||u{n % 3}\n" for n in range(40))
     (table,) = survey(str(write(tmp_path, {"log.txt": "id|title|day|video|user\n" + rows}))).tables.values()

@@ -31,8 +31,9 @@ def csv_part(table: str, file: File, config: IngestConfig) -> Part:
     stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape, delimiter=settings.delimiter)
     long = settings.delimiter if settings.delimiter else long_delimiter(stream)
     if len(long) > 1:
-        stream.close()
-        stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape, delimiter=long)
+        if not settings.delimiter:
+            stream.close()
+            stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape, delimiter=long)
         settings = settings.model_copy(update={"delimiter": SEPARATOR, "quote": settings.quote or ""})
     layout = read_layout(stream, table, file, settings, written=long if len(long) > 1 else "")
     if not layout.has_header:  # the first line is a row

@@ -38,11 +38,19 @@ class Utf8Stream(ConvertedStream):
 class SeparatedStream(ConvertedStream):
     """A stream of UTF-8 in which one character stands for a delimiter of several."""
 
-    def __init__(self, stream: Any, delimiter: str) -> None:
+    def __init__(self, stream: Any, delimiter: str, where: str) -> None:
         super().__init__(stream)
-        self._delimiter, self._rest = delimiter.encode(), b""
+        self._delimiter, self._rest, self._where = delimiter.encode(), b"", where
 
     def convert(self, block: bytes) -> bytes:
+        if SEPARATOR.encode() in block:
+            raise SourceError(
+                "a file with a delimiter of several characters has the one that stands for it while it is read",
+                expected=f"no U+{ord(SEPARATOR):04X}",
+                found="one or more",
+                where=self._where,
+                hint=f"remove it: tr -d '\\{ord(SEPARATOR):03o}'",
+            )
         *before, last = (self._rest + block).split(self._delimiter)
         begins = [last.endswith(self._delimiter[:size]) for size in range(len(self._delimiter))]
         rest = max(size for size, begun in enumerate(begins) if begun) if block else 0
@@ -83,7 +91,7 @@ def open_text(
     if escape:
         stream = EscapedStream(io.BufferedReader(stream, SAMPLE_BYTES), escape)
     if len(delimiter) > 1:
-        stream = SeparatedStream(io.BufferedReader(stream, SAMPLE_BYTES), delimiter)
+        stream = SeparatedStream(io.BufferedReader(stream, SAMPLE_BYTES), delimiter, file.path)
     return io.BufferedReader(stream, SAMPLE_BYTES), stored.tell
 
 

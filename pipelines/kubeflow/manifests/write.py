@@ -28,8 +28,6 @@ from rankline.errors import UsageError
 TEMPLATES = Path(__file__).with_name("templates")
 RECIPE_MODULE = "on_cluster"
 APPLIED = ("service-account", "volume", "fetch", "serve", "mlflow")  # by `kubectl apply -k`, where they are written
-LONGEST_NAME = 40  # the names of jobs and pods add to it, up to the 63 characters of Kubernetes
-DNS_LABEL = rf"[a-z0-9]([-a-z0-9]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?"
 BY_HAND = ("volume-owner", "rollback", "logs")
 
 
@@ -142,12 +140,18 @@ def _check_images(set_up: SetUp) -> None:
 
 
 def _check_names(set_up: SetUp) -> None:
-    names = {"--namespace": set_up.namespace, "--name": set_up.name, "cluster.volume": set_up.volume or "none"}
-    for setting, name in names.items():
-        if not re.fullmatch(DNS_LABEL, name):
+    """A namespace is a DNS label, a claim a subdomain, and the name of a service begins with a letter."""
+    label, letters = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", "lower-case letters, digits and hyphens, no hyphen at either end"
+    names = (  # of the last one, which jobs and their pods add to, there may be fewer characters
+        ("--namespace", set_up.namespace, label, 63, letters),
+        ("cluster.volume", set_up.volume or "none", rf"{label}(\.{label})*", 253, f"{letters}, in parts between dots"),
+        ("--name", set_up.name, r"[a-z]([-a-z0-9]*[a-z0-9])?", 40, f"{letters}, a letter first"),
+    )
+    for setting, name, pattern, longest, expected in names:
+        if not re.fullmatch(pattern, name) or len(name) > longest:
             raise UsageError(
                 f"{setting} is no name that Kubernetes accepts",
-                expected=f"at most {LONGEST_NAME} lower-case letters, digits and hyphens; no hyphen at either end",
+                expected=f"at most {longest} characters: {expected}",
                 found=repr(name),
             )
 

@@ -13,6 +13,7 @@ from pipelines.kubeflow.preflight.model import Preflight
 from pipelines.placement import Resources
 from pipelines.quantities import parse_quantity
 from pipelines.steps import STEPS
+from rankline.errors import AccessError
 
 _BLOCKING = ("NoSchedule", "NoExecute")
 Requests = dict[str, dict[str, Decimal]]  # node -> resource -> what its pods request
@@ -83,7 +84,7 @@ def _taken(preflight: Preflight) -> Requests | None:
     """What the pods on each node request; None where this user may not list them."""
     try:
         pods = preflight.kubernetes.items("/api/v1/pods")
-    except NotKnown:
+    except (NotKnown, AccessError):  # they are very many, or not for this user
         return None
     taken: Requests = defaultdict(lambda: defaultdict(Decimal))
     for pod in pods:

@@ -210,7 +210,9 @@ def test_two_recipes_of_a_namespace_have_objects_of_their_own(folder: Path, tmp_
     ("change", "message"),
     [
         ({"namespace": "Team_X"}, "--namespace is no name"),
+        ({"namespace": "n" * 64}, "--namespace is no name"),
         ({"name": "-shop"}, "--name is no name"),
+        ({"name": "1shop"}, "--name is no name"),
         ({"name": "s" * 41}, "--name is no name"),
         ({"settings": ("cluster.volume=my_vol",)}, "cluster.volume is no name"),
         ({"size": "0Gi"}, "the size of the claim is none"),
@@ -223,6 +225,11 @@ def test_what_kubernetes_would_refuse_is_refused_here(tmp_path: Path, change: di
     with pytest.raises(UsageError, match=message):
         write_manifests(set_up(*settings, **change), tmp_path / "team")
     assert not (tmp_path / "team").exists()
+
+
+def test_names_as_long_as_kubernetes_has_them_are_taken(tmp_path: Path) -> None:
+    long = set_up(f"cluster.volume={'v' * 60}.shared", namespace="kubeflow-" + "n" * 54, name="s" * 40)
+    assert "serve.yaml" in write_manifests(long, tmp_path / "team")
 
 
 def test_a_path_with_a_blank_is_one_argument(tmp_path: Path) -> None:

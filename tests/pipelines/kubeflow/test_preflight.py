@@ -299,6 +299,23 @@ def test_what_other_pods_request_is_no_room(api: KubernetesApi, pods: list[dict[
     assert (finding.status, "whether other pods leave room is not known" in finding.found) == ("ok", True)
 
 
+def test_where_the_pods_cannot_be_listed_the_nodes_are_checked_all_the_same(
+    api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preflight = examined()
+    items = preflight.kubernetes.items
+
+    def without_pods(_: Any, path: str) -> list[dict[str, Any]]:
+        if path == "/api/v1/pods":
+            raise AccessError("Kubernetes does not answer", found="ReadTimeoutError")
+        return items(path)
+
+    monkeypatch.setattr(type(preflight.kubernetes), "items", without_pods)
+    findings = list(nodes.nodes(preflight))
+    assert {each.status for each in findings} == {"ok"}
+    assert all("not known" in each.found for each in findings)
+
+
 def test_the_stand_in_refuses_objects_that_kubernetes_does_not_have(api: KubernetesApi) -> None:
     wrong: list[Callable[[], None]] = [
         lambda: api.put("secrets", "x", data={"a": 5}),
